@@ -48,7 +48,7 @@ class Match:
     regex: str | None = setting(default=None, doc="A regular expression that the whole path must match. Matching must provably take linear time: no repetitions that can match the same text, no lookarounds and no back references. A path of more than 8192 bytes is answered 414 if it is matched against a regex.", example="/users/[0-9]+")
     host: tuple[str, ...] = setting(default=(), doc="Host names without port, case-insensitive; `*.example.org` matches all names below example.org.", example=["*.example.org"])
     method: tuple[str, ...] = setting(default=(), doc="Methods.", example=["GET", "POST"])
-    header: Mapping[str, str] = setting(factory=dict, doc="Field names and their required values; `*` matches any value.", example={"X-Team": "blue"})
+    header: Mapping[str, str] = setting(factory=dict, doc="Field names and their required values; `*` matches any value. A request with the value and another one, in several lines or as a list (`blue, red`), is rejected with 400.", example={"X-Team": "blue"})
     model: tuple[str, ...] = setting(default=(), doc="Model names in the request body (or in the path, for Gemini); `*` matches any text. relayd reads the body to find the name.", example=["mistral-*"])
 
     def check(self) -> Iterable[tuple[str, str]]:

@@ -131,21 +131,31 @@ def unnamed_failure_of(event: dict[str, Any]) -> Failure | None:
 
 
 def status_in(value: Any, default: int) -> int:
-    """The HTTP status that an error inside a stream names by its code or type."""
-    value = value[0] if isinstance(value, list) and value else value
-    error = _json.an_object(value).get("error", value)
-    error = _json.an_object(error[0] if isinstance(error, list) and error else error)
+    """The HTTP status that an error inside a stream names by its code or type, or by a number beside it."""
+    value = _json.an_object(value[0] if isinstance(value, list) and value else value)
+    error = value.get("error", value)
+    error = error[0] if isinstance(error, list) and error else error
+    if isinstance(error, str):  # a text, or a word for the error
+        error = {**value, "error": error if error.isprintable() and " " not in error else ""}
+    error = _json.an_object(error)
+    if number := _status_number(error):
+        return number
+    text = f"{error.get('type')} {error.get('code')} {_json.a_text(error.get('error'))}".lower()
+    for status, marks in _STATUS_MARKS:
+        if any(mark in text for mark in marks):
+            return status
+    return _status_number(value) or default
+
+
+def _status_number(error: dict[str, Any]) -> int:
+    """The status that is a member of an error; 0 if there is none."""
     for key in ("status", "status_code", "code", "http_code"):
         number = error.get(key)
         if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) == 3:
             number = int(number)
         if number.__class__ is int and 400 <= number <= 599:
             return int(number)
-    text = f"{error.get('type')} {error.get('code')}".lower()
-    for status, marks in _STATUS_MARKS:
-        if any(mark in text for mark in marks):
-            return status
-    return default
+    return 0
 
 
 _STATUS_MARKS = (

@@ -178,7 +178,7 @@ class ResponseReader:
             else:
                 del text
                 yield
-                self._dialect_decoder.value(value, events, is_error)
+                self._dialect_decoder.value(_error_object(value) if is_error else value, events, is_error)
                 del value
             yield
             yield from self._passing(events)
@@ -335,21 +335,20 @@ class ResponseReader:
             decoder.fail(FRAME_TOO_LARGE, events)
             return
         for position, frame in enumerate(frames):
-            text = frame.data
+            text, is_error = frame.data, frame.event == b"error"
             if text is None:
-                text = frame.raw.strip()
-                if not text.startswith(b"{"):
-                    continue  # a comment, or fields of the stream itself
-                # A gateway may write an error object between the frames, without `data:`.
+                text, is_error = _text_without_data(frame)
+                if not text:
+                    continue
             if len(text) > CHUNK_BYTES:
                 self._work = self._long_values(_texts_of(frames[position:]), is_last)
                 return
             try:
                 value = parse_lenient(text)
             except ValueError:
-                self._not_json(text, events, frame.event == b"error", is_last)
+                self._not_json(text, events, is_error, is_last)
             else:
-                decoder.value(value, events, frame.event == b"error")
+                decoder.value(_error_object(value) if is_error else value, events, is_error)
             if decoder.over:
                 return
 
@@ -417,7 +416,24 @@ def _texts_of(frames: list[Frame]) -> list[tuple[bytes, bool]]:
     """The JSON texts of frames, each with whether its frame calls itself an error."""
     texts = []
     for frame in frames:
-        text = frame.raw.strip() if frame.data is None else frame.data
-        if frame.data is not None or text.startswith(b"{"):
-            texts.append((text, frame.event == b"error"))
+        if frame.data is not None:
+            texts.append((frame.data, frame.event == b"error"))
+        elif (found := _text_without_data(frame))[0]:
+            texts.append(found)
     return texts
+
+
+def _text_without_data(frame: Frame) -> tuple[bytes, bool]:
+    """The JSON text in a frame without `data:`, and whether the frame is an error; no text if there is none.
+
+    A gateway may write an error object between the frames. Older llama.cpp servers write errors in a field `error:`.
+    """
+    text = frame.raw.strip()
+    if text.startswith(b"error:"):
+        return text[6:].strip(), True
+    return (text, frame.event == b"error") if text.startswith(b"{") else (b"", False)  # a comment, or other fields
+
+
+def _error_object(value: Any) -> Any:
+    """The value of an error frame in the form that all dialects read."""
+    return {"error": value} if isinstance(value, dict) and not value.get("error") else value

@@ -46,12 +46,29 @@ def send_copies(exchange: Exchange) -> None:
     if resilience.mirror.upstream is not loop.target.upstream and random.random() < resilience.mirror_share:
         target, ai_request, body_bytes = resilience.mirror, exchange.ai_request, body.data
         send = partial(send_copy, exchange, target, ai_request, body_bytes)
-        try:
-            steps = None if ai_request is None else ai_request.preparation_steps(target)
-            if steps is None or Work(steps, exchange.gateway.call_later, send).turn():
-                send()
-        except Exception:  # rescue door: a fault of a copy must not affect the exchange
-            LOG.exception("copy of exchange %s", exchange.record.id)
+        guard(exchange.record.id, partial(_prepare, exchange, target, ai_request, send))
+
+
+def guard(request_id: str, step: Callable[[], None], release: Callable[[], None] | None = None) -> None:
+    """Run a step of the copy of a request: an exception is logged and ends this copy only. `release` ends the copy."""
+    try:
+        step()
+    except Exception:  # rescue door: a fault of a copy does not affect the exchange it was copied from
+        LOG.exception("copy of exchange %s", request_id)
+        if release is not None:
+            release()
+
+
+def _prepare(exchange: Exchange, target: Target, ai_request: AiRequest | None, send: Callable[[], None]) -> None:
+    """Translate the request, in later turns of the event loop if it is large, and call `send`."""
+    steps = None if ai_request is None else ai_request.preparation_steps(target)
+    gateway, request_id = exchange.gateway, exchange.record.id
+
+    def call_later(delay_s: float, step: Callable[[], None]) -> Callable[[], None]:
+        return gateway.call_later(delay_s, partial(guard, request_id, step))
+
+    if steps is None or Work(steps, call_later, send).turn():
+        send()
 
 
 def send_copy(exchange: Exchange, target: Target, ai_request: AiRequest | None, body: bytes | None) -> None:
@@ -98,13 +115,16 @@ def start_copy(
 class Mirror:
     """The owner of one copy's attempt; kept alive by its timer until the attempt ends."""
 
-    __slots__ = ("_cancel_timer", "_gate", "_gateway", "_is_over", "_ticket", "_timeouts", "attempt", "release_memory")
+    __slots__ = (
+        "_cancel_timer", "_gate", "_gateway", "_is_over", "_request_id", "_ticket", "_timeouts", "attempt",
+        "release_memory",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, target: Target, gate: Gate | None, ticket: Ticket | None) -> None:
         self.attempt: Attempt | None = None
         self._gateway: GatewayPort = exchange.gateway
         self._timeouts: Timeouts = target.upstream.spec.timeouts
-        self._gate, self._ticket = gate, ticket
+        self._gate, self._ticket, self._request_id = gate, ticket, exchange.record.id
         self._cancel_timer: Callable[[], None] | None = None
         self.release_memory: Callable[[], None] | None = None
         self._is_over = False
@@ -113,7 +133,7 @@ class Mirror:
         """Start the timer that checks the timeouts: a copy is not part of the sweep."""
         if self._is_over:  # it ended during its start
             return
-        self._cancel_timer = self._gateway.call_later(CHECK_S, self._check)
+        self._cancel_timer = self._gateway.call_later(CHECK_S, partial(guard, self._request_id, self._check, self.end))
 
     def _check(self) -> None:
         now_s, total_s = clock.monotonic(), self._timeouts.total_s
@@ -157,8 +177,6 @@ class Mirror:
             return
         self._is_over = True
         attempt, self.attempt = self.attempt, None  # break the reference cycle
-        if attempt is not None:
-            attempt.cancel()
         if self._cancel_timer is not None:
             cancel, self._cancel_timer = self._cancel_timer, None
             cancel()
@@ -166,3 +184,5 @@ class Mirror:
             self.release_memory()
         if self._gate is not None and self._ticket is not None:
             self._gate.release(self._ticket)
+        if attempt is not None:
+            attempt.cancel()

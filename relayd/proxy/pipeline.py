@@ -235,7 +235,7 @@ def answer_locally(exchange: Exchange) -> Step:
             return open_session(exchange, run)
         return None
     if route.action == "redirect":
-        return redirect_answer(route, head, "https" if exchange.down.tls else "http", exchange.origin)
+        return redirect_answer(route, head, exchange.origin)
     if route.action == "respond":
         return fixed_answer(route)
     if route.action == "admin":

@@ -15,7 +15,7 @@ from relayd.wire.origin import Origin
 from relayd.wire.path import with_one_slash
 from relayd.wire.response import ResponseHead
 
-_PLACEHOLDER = re.compile(r"\{(path|query|host|scheme)\}")  # one pass: values from the client are not expanded
+_PLACEHOLDER = re.compile(r"\{(path|query|host)\}")  # one pass: values from the client are not expanded
 _TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
@@ -102,7 +102,7 @@ def _plain(accept: bytes | None) -> bool:
     return accept is not None and b"text/" in accept and b"json" not in accept and b"*/*" not in accept
 
 
-def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str, origin: Origin | None = None) -> Answer:
+def redirect_answer(route: PlannedRoute, head: RequestHead, origin: Origin | None = None) -> Answer:
     """The redirect of a route, with the host that the client used: `origin` has the host reported by trusted proxies.
 
     Only checked parts of the request are inserted. Raises ExchangeError for an HTTP/1.0 request without a host if the
@@ -112,7 +112,7 @@ def redirect_answer(route: PlannedRoute, head: RequestHead, scheme: str, origin:
     host = head.authority if origin is None else origin.host or head.authority
     values = {
         "path": with_one_slash(head.path).decode("latin-1"), "query": head.query.decode("latin-1"),
-        "host": host.decode("latin-1"), "scheme": scheme,
+        "host": host.decode("latin-1"),
     }
     if not host and "{host}" in route.redirect.location:
         raise ExchangeError("bad_request", "no Host field, but the redirect needs it")

@@ -123,7 +123,7 @@ class Matcher:
 
     def headers_hold(self, head: Head, path: bytes) -> bool:
         """Raises ExchangeError (bad_request) for a field that servers interpret differently: only some of its lines
-        have the required value, or the name of one has `_` for `-`."""
+        or list elements have the required value, or the name of one has `_` for `-`."""
         return all(_has(head, name, wanted) for name, wanted in self.headers)
 
     def path_holds(self, path: bytes) -> bool:
@@ -219,13 +219,25 @@ def show(value: bytes) -> str:
 
 def _has(head: Head, name: bytes, wanted: bytes | None) -> bool:
     values = head.get_alike(name)
-    matching = len(values) if wanted is None else values.count(wanted)
-    if not matching:
-        return False
-    # Servers differ in which line they use, and in whether X_Team equals X-Team.
-    if matching < len(values) or len(head.get_all(name)) < len(values):
-        raise ExchangeError("bad_request", f"field {show(name)} in several values or spellings")
+    if wanted is None:
+        if not values:
+            return False
+    elif values != [wanted]:
+        # Lines and a list in one line mean the same (RFC 9110 5.3). Some servers read the elements, some the whole.
+        parts = _parts(values)
+        if wanted not in values and wanted not in parts and parts != _parts([wanted]):
+            return False
+        if values.count(wanted) < len(values) and any(part != wanted for part in parts):
+            raise ExchangeError("bad_request", f"field {show(name)} in several values")
+    if len(head.get_all(name)) < len(values):  # some servers take X_Team for X-Team
+        raise ExchangeError("bad_request", f"field {show(name)} in several spellings")
     return True
+
+
+def _parts(values: Iterable[bytes]) -> list[bytes]:
+    """The elements of field values, read as lists."""
+    parts = (part.strip(b" \t") for value in values for part in value.split(b","))
+    return [part for part in parts if part]
 
 
 def _list(names: Iterable[bytes]) -> str:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 UNIX = "unix"
 _MEMO_LIMIT = 4096
 _MEMO_LENGTH = 64
+_ZONE = re.compile(r"[A-Za-z0-9._~\-]+")
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def parse_address(text: str) -> _Address | None:
-    """The address in `text` without its zone; an IPv4-mapped address as IPv4. None if it is not an address."""
+    """The address in `text` without its zone; an IPv4-mapped address as IPv4. None if it is not an address.
+
+    Only a link-local IPv6 address has a zone (RFC 4007 6).
+    """
     if len(text) > _MEMO_LENGTH:
         return None
+    text, mark, zone = text.partition("%")
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(text)
     except ValueError:
+        return None
+    if mark and not (address.version == 6 and address.is_link_local and _ZONE.fullmatch(zone)):
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped

@@ -381,7 +381,8 @@ def _connection(request: RequestHead, named: frozenset[bytes]) -> None:
 
 
 def _other_target(request: RequestHead) -> None:
-    """Absolute form (RFC 9112 3.2.2) and the asterisk (3.2.4); all other forms are rejected."""
+    """Absolute form (RFC 9112 3.2.2) and the asterisk (3.2.4), also as the absolute form of OPTIONS without a path; all
+    other forms are rejected."""
     if request.target == b"*" and request.method == b"OPTIONS":
         return
     if request.method == b"CONNECT":
@@ -392,6 +393,9 @@ def _other_target(request: RequestHead) -> None:
         raise ExchangeError("bad_request", "target form")
     request.host, request.authority = known  # the received Host MUST be ignored
     rest = match[2] or b"/"
+    if match[2] is None and request.method == b"OPTIONS":
+        request.target, request.path, request.query = b"*", b"*", b""
+        return
     request.target = rest if rest.startswith(b"/") else b"/" + rest
     path, mark, query = request.target.partition(b"?")
     request.path, request.query = path, mark + query

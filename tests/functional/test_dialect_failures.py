@@ -94,6 +94,22 @@ def test_an_empty_answer_is_502(front: Front, back: str, running: Gateway) -> No
             assert said(front, front.name, message)
 
 
+@streamed
+@pytest.mark.parametrize(
+    "body",
+    [b'error: {"code":429,"message":"no slot"}\n\n', b'data: {"error":"no slot","code":429}\n\n',
+     b'data: {"error":{"message":"no slot","code":429}}\n\n'],
+)  # fmt: skip
+def test_an_error_at_the_beginning_of_a_stream_chooses_the_status(
+    front: FullFront, back: str, body: bytes, running: Gateway
+) -> None:
+    if back == "ollama" or front.name == back:  # whose streams are lines; what passes stays as it is
+        return
+    message = ask(running, front, back, Fail(200, body=body, content_type="text/event-stream"), True)
+    assert message.status == 429, message.body
+    assert "no slot" in said(front, back, message)
+
+
 @both
 def test_a_plain_answer_that_is_cut_is_no_answer(front: Front, back: str, running: Gateway) -> None:
     message = ask(running, front, back, Say(("half",), breaks="cut"))

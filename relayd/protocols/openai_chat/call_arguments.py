@@ -1,10 +1,11 @@
 """The arguments of one tool call, assembled from an endpoint's fragments into exactly one JSON object.
 
 Most endpoints send pieces. Some send a placeholder first (`{}`), some repeat everything at the end, and some send the
-whole text so far with every fragment, as a prefix or as a closed object.
+whole text so far with every fragment, as a prefix or as a closed object, and not always in the same serialisation
+(whitespace, escapes, order of members).
 
 Laws:
-1. Text after a closed object repeats the object or is dropped; another whole object is an error.
+1. A whole object after a closed object repeats it, extends it or is an error; other text there is dropped.
 2. Text that was passed on is never contradicted. A placeholder and the closing brackets of an object are therefore
    buffered until the call ends, or until another call begins.
 3. Each character is scanned a bounded number of times, however the text is split.
@@ -12,18 +13,26 @@ Laws:
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
 from relayd.protocols._tool_arguments import ObjectEndFinder
+from relayd.protocols.openai_chat.continuation import continuation
 from relayd.wire.json_scanner import MAX_DEPTH
 
 _EMPTY = re.compile(r"\s*\{\s*\}\s*\Z")
 _EMPTIES = re.compile(r"(?:\s*\{\s*\})+\s*")
 _NULL = re.compile(r"\s*null\s*(?=\{)")
+_FIRST_KEY = re.compile(r'\s*\{\s*("(?:[^"\\]|\\.)*+")')
+_STRING_END = re.compile(r'(?:[^"\\]|\\.)*+"\s*+(.?)', re.DOTALL)
+_MAX_SHRINKAGE = 8  # a serialisation that is more times shorter than another one is not expected
+_MAX_OBJECT_STARTS = 16
 _CLOSERS = ' \t\r\n"]}'
 _LONGEST_EMPTY = 64
+_DECODER = json.JSONDecoder()
 _OTHER = "The upstream sent two different objects as the arguments of one tool call."
 
 
@@ -31,8 +40,8 @@ class CallArguments:
     """The arguments of one call; owned by the call. `allowance` is charged for buffered text."""
 
     __slots__ = (
-        "_allowance", "_ambiguous", "_end", "_is_closed", "_is_empty", "_sent", "_sent_chars", "_tail", "_trailing",
-        "_whitespace_chars",
+        "_allowance", "_ambiguous", "_end", "_is_closed", "_is_empty", "_restated", "_restated_chars", "_sent",
+        "_sent_chars", "_tail", "_whitespace_chars",
     )  # fmt: skip
 
     def __init__(self, allowance: Allowance) -> None:
@@ -42,7 +51,8 @@ class CallArguments:
         self._end = ObjectEndFinder()
         self._is_closed = False  # the text is a whole object
         self._is_empty = False  # the text is an object without members
-        self._trailing = TextBuffer()  # the text after the closed object
+        self._restated: list[str] = []  # fragments after the closed object, or that may replace an open one
+        self._restated_chars = 0
         self._whitespace_chars = -1  # around the closed object; -1 until it is computed
         self._ambiguous: list[str] = []  # fragments that may be pieces, or the whole text so far
 
@@ -65,14 +75,17 @@ class CallArguments:
             whole = self._text()
             self._whitespace_chars = len(whole) - len(whole.strip())
         # The text is joined only if the lengths match, which is rare.
-        return len(text) == self._sent_chars + len(self._tail) - self._whitespace_chars and text == self._text().strip()
+        if len(text) == self._sent_chars + len(self._tail) - self._whitespace_chars and text == self._text().strip():
+            return True
+        value = self._whole_object(text)
+        return value is not None and value == _object_of(self._text())
 
     def add(self, fragment: str) -> str:
         """Add a fragment. Returns the text that can be passed on now. Raises ResponseTooLarge."""
         if not fragment:
             return ""
         if (
-            self._sent_chars and not self._is_closed and not self._ambiguous
+            self._sent_chars and not self._is_closed and not self._ambiguous and not self._restated
             and "}" not in fragment and "{" not in fragment and "]" not in fragment
         ):  # fmt: skip
             self._allowance.charge(len(fragment))  # most pieces: without a bracket that opens or closes an object
@@ -88,11 +101,13 @@ class CallArguments:
                 return self._snapshot(fragment)
             self._keep_ambiguous(fragment)
             return ""
-        if self._repeats_sent(fragment):
+        if not self._restated and self._repeats_sent(fragment):
             if self._is_closed or not self._may_nest():
                 return self._snapshot(fragment)
             self._keep_ambiguous(fragment)
             return ""
+        if not self._is_empty and (self._is_closed or self._restated or self._begins_restatement(fragment)):
+            return self._add_restated(fragment)
         return self._piece(fragment)
 
     def release(self, placeholder: bool = True) -> str:
@@ -118,10 +133,10 @@ class CallArguments:
         tail = self._take_tail()
         if self._end.is_empty:
             tail = "{}" if tail.strip() == "null" else ""
-        out += self._pass(tail)
-        if self._trailing and self._is_another(self._trailing.text()):
-            raise ResponseTooLarge(_OTHER)
-        return out
+        self._tail = tail
+        if self._restated:
+            out += self._end_restated()
+        return out + self._pass(self._take_tail())
 
     # ---- the text so far
 
@@ -175,9 +190,7 @@ class CallArguments:
         if self._is_closed:
             if self._is_empty and fragment.lstrip()[:1] == "{":
                 return self._replace(fragment)
-            self._allowance.charge(len(fragment))
-            self._trailing.add(fragment)
-            return ""
+            return self._add_restated(fragment)
         self._allowance.charge(len(fragment))
         if not self._sent_chars:
             text = self._tail + fragment
@@ -206,7 +219,8 @@ class CallArguments:
         head = text.rstrip(_CLOSERS)
         self._tail = text[len(head) :]
         if trailing.strip():
-            self._trailing.add(trailing)
+            self._restated.append(trailing)
+            self._restated_chars += len(trailing)
         return self._pass(head)
 
     def _replace(self, fragment: str) -> str:
@@ -216,12 +230,97 @@ class CallArguments:
         self._end.add(fragment)
         return self._closing(fragment[1:] if self._sent_chars else fragment)
 
-    def _is_another(self, trailing: str) -> bool:
-        """Whether the text after the object is a different object."""
-        try:
-            other = _json.parse(trailing)
-            if not isinstance(other, dict) or not other or _json.is_deeper(other, MAX_DEPTH):
-                return False
-            return bool(other != _json.parse(self._text()))
-        except ValueError:
+    # ---- the same object in another serialisation
+
+    def _whole_object(self, fragment: str) -> dict[str, Any] | None:
+        """The object in a fragment, if the fragment may be the whole text in another serialisation."""
+        is_object = fragment.lstrip()[:1] == "{" and fragment.rstrip()[-1:] == "}"
+        if not is_object or len(fragment) * _MAX_SHRINKAGE < self._sent_chars + self._restated_chars:
+            return None
+        return _object_of(fragment)
+
+    def _begins_restatement(self, fragment: str) -> bool:
+        """Whether a fragment after an open object may begin that object again."""
+        if not 0 < self._sent_chars <= len(fragment) * _MAX_SHRINKAGE or fragment.lstrip()[:1] != "{":
             return False
+        if not self._can_follow(fragment):
+            return True
+        text = self._sent.text()
+        known, found = _FIRST_KEY.match(text), _FIRST_KEY.match(fragment)
+        if known is not None and found is not None and known[1] == found[1]:
+            return True
+        value = self._whole_object(fragment)
+        return value is not None and continuation(text, value) is not None
+
+    def _can_follow(self, fragment: str) -> bool:
+        """Whether a fragment that looks like an object can continue the open text."""
+        text = self._sent.text() + "".join(self._restated)
+        end = ObjectEndFinder()
+        end.add(text)
+        if end.is_in_string:
+            found = _STRING_END.match(fragment)
+            return found is None or found[1] in ("", ",", "}", ":", "]")
+        return not end.is_complete and text.rstrip()[-1:] in (":", "[", ",")
+
+    def _add_restated(self, fragment: str) -> str:
+        """A fragment after the closed object, or one that may replace the open object."""
+        value = self._whole_object(fragment)
+        if value and (self._is_closed or not self._can_follow(fragment)):
+            rest = continuation(self._sent.text(), value)
+            if rest is not None:
+                self._restated.clear()
+                self._restated_chars = 0
+                return self._follow(value, rest)
+        self._allowance.charge(len(fragment))
+        self._restated.append(fragment)
+        self._restated_chars += len(fragment)
+        return ""
+
+    def _follow(self, value: dict[str, Any], rest: str) -> str:
+        """Extend the text to `value`: the text that was passed on and `rest`."""
+        if self._is_closed and value == _object_of(self._text()):
+            return ""
+        self._allowance.charge(len(rest))
+        self._whitespace_chars = -1
+        self._is_closed = True
+        head = rest.rstrip(_CLOSERS)
+        self._tail = rest[len(head) :]
+        return self._pass(head)
+
+    def _end_restated(self) -> str:
+        """The call is complete: the fragments close the open text, or the last whole object in them is used."""
+        fragments, self._restated = self._restated, []
+        if not self._is_closed and _object_of(self._text() + "".join(fragments)) is not None:
+            return self._pass("".join(fragments))
+        value = _last_object(fragments)
+        rest = continuation(self._sent.text(), value) if value else None
+        if value and rest is not None:
+            return self._follow(value, rest)
+        if value and self._is_closed:
+            raise ResponseTooLarge(_OTHER)
+        return "" if self._is_closed else self._pass("".join(fragments))
+
+
+def _object_of(text: str) -> dict[str, Any] | None:
+    try:
+        value = _json.parse(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and not _json.is_deeper(value, MAX_DEPTH) else None
+
+
+def _last_object(fragments: list[str]) -> dict[str, Any] | None:
+    """The last whole object in the fragments; text after it is ignored."""
+    starts = [number for number, one in enumerate(fragments) if one.lstrip()[:1] == "{"]
+    for number in starts[: -_MAX_OBJECT_STARTS - 1 : -1]:
+        text = "".join(fragments[number:])
+        at, last = 0, None
+        while (begin := text.find("{", at)) >= 0 and not text[at:begin].strip():
+            try:
+                value, at = _DECODER.raw_decode(text, begin)
+            except (ValueError, RecursionError):
+                break
+            last = value
+        if isinstance(last, dict) and not _json.is_deeper(last, MAX_DEPTH):
+            return last
+    return None

@@ -110,6 +110,9 @@ def test_a_long_message_is_cut() -> None:
         ({"error": {"code": 429}}, 429), ({"error": {"code": "503"}}, 503), ({"error": {"type": "rate_limit_exceeded"}}, 429),
         ({"type": "error", "error": {"type": "overloaded_error"}}, 503), ({"error": {"code": "context_length_exceeded"}}, 400),
         ({"error": "x"}, 502), ({}, 502), ({"error": {"code": 7}}, 502),
+        ({"error": "slow", "code": 429}, 429), ({"error": {"message": "slow"}, "status": "429"}, 429),
+        ({"error": {"code": 503}, "code": 429}, 503), ({"error": "too_many_requests"}, 429),
+        ({"error": "The word overloaded was not found"}, 502), ({"error": ["slow"], "code": 429}, 429),
     ],
 )  # fmt: skip
 def test_an_error_in_a_stream_names_its_status(error: Any, status: int) -> None:

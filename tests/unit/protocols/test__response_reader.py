@@ -108,6 +108,14 @@ def test_an_error_between_the_frames_of_a_stream_is_a_failure(back: str) -> None
     assert isinstance(events[-1], Failure) and events[-1].message == "no room" and events[-1].status in (503, 529)
 
 
+@any_back
+def test_the_error_field_of_a_stream_is_told(back: str) -> None:
+    if back != "ollama":  # whose streams are lines
+        field = b'error: {"message": "no room", "type": "overloaded_error", "code": 503}\n\n'
+        events = read(back, b": hello\n\n", field, stream=True)
+        assert isinstance(events[-1], Failure) and events[-1].message == "no room" and events[-1].status in (503, 529)
+
+
 class Words:
     """The smallest dialect: every value is a word."""
 

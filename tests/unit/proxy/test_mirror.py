@@ -85,6 +85,40 @@ async def test_a_share_of_nothing_copies_nothing(tmp_path: Path) -> None:
         assert endpoints.names() == ["a"] * 20
 
 
+def _raises(*_given: object, **_named: object) -> None:
+    raise AttributeError("planted")
+
+
+async def test_a_fault_in_the_timer_of_a_copy_ends_only_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mirror, "CHECK_S", 0.01)
+    monkeypatch.setattr(mirror.Attempt, "expired", _raises)
+    places = Places(a=OK, b=silent)
+    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1}")) as house:
+        assert status_of((await house.ask(get()))[0]) == 200
+        (gate,) = house.gateway.gates.limited()
+        await until(lambda: any(record.exc_info for record in caplog.records if record.name == "relayd.mirror"))
+        await until(lambda: not house.plan.upstreams["b"].in_flight and not gate.in_flight)
+        assert status_of((await house.ask(get()))[0]) == 200
+
+
+async def test_a_fault_in_the_making_of_a_copy_gives_back_its_lease_and_its_permit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mirror, "message_for", _raises)
+    places = Places(a=OK, b=silent)
+    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1}")) as house:
+        for _ in range(3):
+            assert status_of((await house.ask(post(b"x")))[0]) == 200
+        assert not house.plan.upstreams["b"].in_flight
+        (gate,) = house.gateway.gates.limited()
+        assert not gate.in_flight
+        faults = [record for record in caplog.records if record.name == "relayd.mirror"]
+        assert len(faults) == 3 and all(record.exc_info for record in faults)
+        assert places.places() == ["a"] * 3
+
+
 CHAT = """
 upstreams:
   a: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/a"]}
@@ -113,3 +147,24 @@ async def test_a_copy_counts_with_all_bodies_in_memory_and_is_not_made_without_r
         assert copies.in_flight == 1
         seen.set()
         await until(lambda: not buffers.used)
+
+
+async def test_a_fault_in_a_later_turn_of_the_translation_ends_only_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(mirror.Work):
+        def turn(self) -> bool:
+            if self._cancel is None:
+                self.put_off()
+                return False
+            raise AttributeError("planted")
+
+    monkeypatch.setattr(mirror, "Work", Late)
+    asking = post(b'{"model":"m","messages":[{"role":"user","content":"x"}]}', "Content-Type: application/json",
+                  path="/v1/chat/completions")  # fmt: skip
+    monkeypatch.setattr(mirror.AiRequest, "preparation_steps", lambda self, target: iter(()))
+    places = Places(a=http(200, completion("hello")), b=silent)
+    async with running(tmp_path, places, whole=CHAT) as house:
+        assert status_of((await house.ask(asking))[0]) == 200
+        await until(lambda: any(record.exc_info for record in caplog.records if record.name == "relayd.mirror"))
+        assert not house.plan.upstreams["b"].in_flight

@@ -83,24 +83,24 @@ def test_an_openai_route_stays_openai_for_a_browser() -> None:
 
 
 def test_a_redirect_holds_the_requests_own_bytes() -> None:
-    made = redirect_answer(ROUTES["away"], head_for(start="GET /a%2Fb?c=%20 HTTP/1.1", host="Www.example:81"), "http")
+    made = redirect_answer(ROUTES["away"], head_for(start="GET /a%2Fb?c=%20 HTTP/1.1", host="Www.example:81"))
     assert made.response.status == 307 and made.response.length == 0 and made.body == b""
     assert field(made, "location") == "https://Www.example:81/a%2Fb?c=%20"
 
 
 def test_a_redirect_takes_nothing_that_a_client_sends_for_a_placeholder_or_a_host() -> None:
-    made = redirect_answer(ROUTES["away"], head_for(start="GET /{query}{scheme}?a HTTP/1.1", host="b"), "http")
+    made = redirect_answer(ROUTES["away"], head_for(start="GET /{query}{scheme}?a HTTP/1.1", host="b"))
     assert field(made, "location") == "https://b/{query}{scheme}?a"
-    made = redirect_answer(ROUTES["here"], head_for(start="GET //evil.example/x HTTP/1.1"), "http")
+    made = redirect_answer(ROUTES["here"], head_for(start="GET //evil.example/x HTTP/1.1"))
     assert field(made, "location") == "/evil.example/x"
 
 
 def test_a_redirect_that_needs_a_host_is_refused_to_a_request_without_one() -> None:
     asked = parse_head(b"GET /r HTTP/1.0\r\n\r\n")
     with pytest.raises(ExchangeError) as refused:
-        redirect_answer(ROUTES["away"], asked, "http")
+        redirect_answer(ROUTES["away"], asked)
     assert refused.value.kind.status == 400 and "Host" in refused.value.detail
-    assert field(redirect_answer(ROUTES["here"], asked, "http"), "location") == "/r"
+    assert field(redirect_answer(ROUTES["here"], asked), "location") == "/r"
 
 
 def test_a_fixed_answer_is_as_written() -> None:

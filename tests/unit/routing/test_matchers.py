@@ -161,5 +161,32 @@ def test_a_field_repeated_with_other_values_is_refused() -> None:
     assert rule.headers_hold(twice, b"/")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "lines", "expected"),
+    [
+        # a list in one line is decided as its lines would be
+        ("red", ["red, blue"], None), ("red", ["blue,red"], None), ("red", ["blue", "green ,red"], None),
+        ("red", ["blue, green"], False), ("red", ["redder, blue"], False), ("red", ["red, red"], True), ("red", ["red", "red"], True),
+        ("red", ["red; q=1, blue"], False), ("red", [","], False),
+        # a value with a comma of its own
+        ("red, blue", ["red, blue"], True), ("red, blue", ["red, blue", "red, blue"], True), ("red, blue", ["red"], False),
+        ("red, blue", ["red", "blue"], None), ("red, blue", ["red,blue"], None), ("red, blue", ["red, blue", "green"], None),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", ["Sun, 06 Nov 1994 08:49:37 GMT"], True),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", ["Mon, 07 Nov 1994 08:49:37 GMT"], False),
+        ("*", ["red, blue"], True), ("*", ["red", "blue"], True),
+    ],
+)  # fmt: skip
+def test_a_list_is_decided_as_the_lines_that_it_stands_for(wanted: str, lines: list[str], expected: bool | None) -> None:
+    fields = "".join(f"X-Team: {line}\r\n" for line in lines)
+    asked = parse_head(f"GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
+    rule = matcher(header={"X-Team": wanted})
+    if expected is None:
+        with pytest.raises(ExchangeError) as refused:
+            rule.headers_hold(asked, b"/")
+        assert refused.value.kind.status == 400
+    else:
+        assert rule.headers_hold(asked, b"/") is expected
+
+
 def test_bytes_are_shown_without_control_bytes() -> None:
     assert show(b"/a\x1b[0m\xff") == "/a\\x1b[0m\\xff"

@@ -6,7 +6,7 @@ import pytest
 
 from relayd.wire.forwarded import TrustedNetworks, forwarded_element
 
-TRUSTED = TrustedNetworks(["10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48", "unix"])
+TRUSTED = TrustedNetworks(["10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48", "fe80::/10", "unix"])
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,12 @@ TRUSTED = TrustedNetworks(["10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48", "unix"]
         ("192.0.2.7", True),
         ("192.0.2.8", False),
         ("2001:db8:1::9", True),
-        ("2001:db8:1::9%eth0", True),
+        ("fe80::9%eth0", True),
+        ("fe80::9%", False),
+        ("fe80::9%eth0%eth1", False),
+        ("2001:db8:1::9%eth0", False),
+        ("10.255.0.1%eth0", False),
+        ("::ffff:10.1.2.3%eth0", False),
         ("2001:db8:2::9", False),
         ("::ffff:10.1.2.3", True),
         ("::ffff:11.1.2.3", False),

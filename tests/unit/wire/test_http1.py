@@ -98,6 +98,15 @@ def test_an_absolute_target_decides_and_its_host_replaces_the_received_one(
     assert (request.host, request.path, request.query, request.target) == (host, path, query, path + query)
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [(b"http://b.example", b"*", b""), (b"http://b.example/", b"/", b""), (b"http://b.example?y", b"/", b"?y")],
+)
+def test_options_of_a_host_alone_is_the_asterisk(target: bytes, path: bytes, query: bytes) -> None:
+    request = take(first=b"OPTIONS " + target + b" HTTP/1.1")
+    assert (request.host, request.path, request.query, request.target) == (b"b.example", path, query, path + query)
+
+
 def test_hop_by_hop_fields_and_what_connection_names_do_not_go_on() -> None:
     request = take(
         b"Connection: X-One, keep-alive", b"connection: x-two", b"X-One: 1", b"X-TWO: 2", b"X-Three: 3", b"Keep-Alive: 5",

@@ -42,6 +42,11 @@ def origin(peer: str = "10.0.0.1", **fields: bytes | list[bytes]) -> Origin:
         ("unix", [], "unix", b"unknown"),
         ("10.0.0.1", [b"\xff"], "10.0.0.1", b"10.0.0.1"),
         ("10.0.0.1", [b"1.2.3.\xb2"], "10.0.0.1", b"10.0.0.1"),
+        # only a link-local IPv6 address has a zone
+        ("10.0.0.1", [b"1.2.3.4%eth0"], "10.0.0.1", b"10.0.0.1"),
+        ("10.0.0.1", [b"6.6.6.6, 1.2.3.4%eth0, 10.0.0.2"], "10.0.0.2", b"10.0.0.2, 10.0.0.1"),
+        ("10.0.0.1", [b"2001:db8::5%eth0"], "10.0.0.1", b"10.0.0.1"),
+        ("10.0.0.1", [b"[fe80::1%eth0]:4711"], "fe80::1", b"[fe80::1%eth0]:4711, 10.0.0.1"),
     ],
 )
 def test_the_first_untrusted_address_from_the_right_is_the_client(
@@ -68,6 +73,7 @@ def test_a_long_list_is_cut_from_the_left() -> None:
         ([b'for="203.0.113.5:4711";by=10.0.0.1;host="a.example:8443"'], "203.0.113.5", b"203.0.113.5, 10.0.0.1", None, b"a.example:8443"),
         ([b'for="[2001:DB8::5]:4711"'], "2001:db8::5", b"2001:db8::5, 10.0.0.1", None, None),
         ([b'for="[2001:db8::5]"'], "2001:db8::5", b"2001:db8::5, 10.0.0.1", None, None),
+        ([b'for="203.0.113.5%eth0"'], "10.0.0.1", b"10.0.0.1", None, None),
         ([b'for="203.0.113.5:_hidden"'], "203.0.113.5", b"203.0.113.5, 10.0.0.1", None, None),
         ([b"for=203.0.113.5:80, for=[2001:db8:1::2]"], "203.0.113.5", b"203.0.113.5, 2001:db8:1::2, 10.0.0.1", None, None),
         ([b"for=6.6.6.6;proto=gopher, for=203.0.113.5;proto=https, for=10.0.0.2;proto=http"], "203.0.113.5",

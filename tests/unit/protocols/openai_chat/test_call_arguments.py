@@ -39,6 +39,18 @@ def fold(*fragments: str, chars: int = 1 << 20) -> str:
         (['{"a":', '{"a":1}'], '{"a":1}'), (['{"a":', '{"a":', '{"a":1}'], '{"a":1}'),
         (["{}", '{"a":"h"}', '{"a":"he"}', '{"a":"he","b":[]}', '{"a":"he","b":[1]}'], '{"a":"he","b":[1]}'),
         (["{}", '{"a"', '{"a":1', '{"a":1}'], '{"a":1}'),
+        # in another serialisation
+        (['{"a": "h"}', '{"a":"he"}'], '{"a": "he"}'), (['{"a": 1}', '{"a":1,"b":2}'], '{"a": 1,"b":2}'),
+        (['{"a": "h', '{"a":"he"}'], '{"a": "he"}'), (['{"a": "h', '{"a":"he', '{"a":"hel"}'], '{"a": "hel"}'),
+        (['{"a":"é', '{"a":"\\u00e9t\\u00e9"}'], '{"a":"été"}'), (['{"a":"\\u00', '{"a":"é!"}'], '{"a":"\\u00e9!"}'),
+        (['{"a":"\\ud83d', '{"a":"😀"}'], '{"a":"\\ud83d\\ude00"}'),
+        (['{"a":1,"b":[2', '{"b":[2,3],"a":1}'], '{"a":1,"b":[2,3]}'),
+        (['{"a":1,"b":2}', '{"b":2,"c":{},"a":1}'], '{"a":1,"b":2,"c":{}}'),
+        (['{"a":1}{"a": 1, "b": 2}'], '{"a":1,"b":2}'), (['{"a":1}', '{"a"', ':1,"b":2}'], '{"a":1,"b":2}'),
+        (['{"a": 1}', '{"a":1}', '{"a":1,"b":2}', '{ "b":2, "a":1 }'], '{"a": 1,"b":2}'),
+        (['{"a":{"b": 1', '{"a":{"b":1,"c":[]}}'], '{"a":{"b": 1,"c":[]}}'),
+        (['{"a": ', '{"a":1}'], '{"a": 1}'), (['{"a": ', '{"a":1,', '{"a":1,"b":2}'], '{"a": 1,"b":2}'),
+        (['{"a": ', '{"a":1}', "}"], '{"a": {"a":1}}'), (['{"a": tr', '{"a":true}'], '{"a": true}'),
         # what looks like it, and is an object inside
         (['{"a":', '{"a":1}}'], '{"a":{"a":1}}'), (['{"a":', '{"a":', '{"a":1}}}'], '{"a":{"a":{"a":1}}}'),
         (['{"a":', '{"a":1', "}}"], '{"a":{"a":1}}'), (['{"', '{":1}'], '{"{":1}'),
@@ -53,7 +65,7 @@ def test_the_arguments_are_one_object_however_they_are_sent(fragments: list[str]
     assert fold(*fragments) == text
 
 
-@pytest.mark.parametrize("fragments", [('{"a":1}', '{"b":2}'), ('{"a":1}{"b":2}',), ('{"a":1}', '{"b"', ":2}")])
+@pytest.mark.parametrize("fragments", [('{"a":1}', '{"b":2}'), ('{"a": "h", "b": 1}', '{"a":"he","b":1}'), ('{"a":1}{"b":2}',), ('{"a":1}', '{"b"', ":2}")])
 def test_two_different_objects_are_a_fault_and_never_a_guess(fragments: tuple[str, ...]) -> None:
     with pytest.raises(ResponseTooLarge, match="two different objects"):
         fold(*fragments)
@@ -86,6 +98,35 @@ def test_pieces_snapshots_and_repetitions_mean_the_same_wherever_they_are_cut(
     assert fold(*first, *itertools.accumulate(cut)) == text
 
 
+def other_text(value: Any, seed: int) -> str:
+    """The value in one of several serialisations."""
+    def turned(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: turned(one[key]) for key in sorted(one, reverse=seed % 2 == 0)}
+        return [turned(item) for item in one] if isinstance(one, list) else one
+
+    separators = [(",", ":"), (", ", ": "), (" ,\n", " : ")][seed % 3]
+    return json.dumps(turned(value), ensure_ascii=seed % 4 < 2, separators=separators)
+
+
+@given(OBJECTS.filter(bool), st.integers(0, 60), st.integers(0, 11), st.integers(0, 11))
+def test_a_whole_object_in_another_serialisation_ends_the_call_as_that_object(
+    value: dict[str, Any], cut: int, one: int, other: int
+) -> None:
+    text = other_text(value, one)
+    assert json.loads(fold(text, other_text(value, other))) == value
+    assert json.loads(fold(text[:cut], other_text(value, other))) == value
+
+
+@given(st.lists(st.tuples(st.text(alphabet='ab"\\é😀{', min_size=1, max_size=3), VALUES), min_size=1, max_size=5), st.integers(0, 11))
+def test_growing_objects_in_changing_serialisations_end_as_the_last_one(members: list[tuple[str, Any]], seed: int) -> None:
+    grown = [dict(members[:count]) for count in range(1, len(members) + 1)]
+    if len(grown[-1]) < len(members):
+        return
+    texts = [other_text(value, seed + number) for number, value in enumerate(grown)]
+    assert json.loads(fold(*texts)) == grown[-1]
+
+
 @given(st.lists(st.sampled_from(["{}", "{", "}", '{"a":', '"', "1", "null", " ", '{"a":1}', ","]), max_size=12))
 def test_whatever_comes_a_complete_object_is_json(fragments: list[str]) -> None:
     arguments = CallArguments(Allowance())
@@ -113,7 +154,10 @@ def test_buffered_text_is_charged() -> None:
 
 @pytest.mark.parametrize("unit", ["{}", '{"a":1}', '{"a":', "{", "[", " ", '"'])
 def test_a_hostile_text_takes_linear_work(unit: str) -> None:
-    for fragments in (['{"a":1}' + unit * 300_000], [unit * 300_000], ['{"a":'] + [unit] * 20_000):
+    for fragments in (
+        ['{"a":1}' + unit * 300_000], [unit * 300_000], ['{"a":'] + [unit] * 20_000, ['{"b":1}'] + [unit] * 20_000,
+        ['{"b":"'] + [unit] * 20_000,
+    ):  # fmt: skip
         try:
             fold(*fragments, chars=1 << 26)
         except ResponseTooLarge:

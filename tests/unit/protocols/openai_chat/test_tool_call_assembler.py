@@ -98,3 +98,13 @@ def test_a_call_that_comes_again_by_its_id_goes_on(indexed: bool, named: bool) -
         {**place, "id": "b", "function": {"arguments": "2}"}},
         {**place, "id": "a", "function": {"name": "f", "arguments": '{"x":3}'}},
     ]) == {0: ("a", "f", '{"x":1}'), 1: ("b", "g", '{"y":2}'), 2: ("call_0", "f", '{"x":3}')}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [{"id": "c", "name": "f"}, {"name": "f"}])
+def test_the_same_arguments_in_another_serialisation_are_the_same_call(named: dict[str, str]) -> None:
+    texts = ['{"a": "é", "b": 1}', '{"b":1,"a":"\\u00e9"}', '{"a":"é","b":1}']
+    fragments = [
+        {"index": 0, "id": named.get("id"), "function": {"name": named["name"], "arguments": text}} for text in texts
+    ]
+    ((_, name, arguments),) = fold(fragments).values()
+    assert (name, arguments) == ("f", '{"a": "é", "b": 1}')
