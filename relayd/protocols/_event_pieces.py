@@ -25,12 +25,12 @@ class LazyTokens(Sequence[Any]):
         return len(self._entries)
 
     @overload
-    def __getitem__(self, place: int) -> Any: ...
+    def __getitem__(self, index: int) -> Any: ...
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Any]: ...
-    def __getitem__(self, place: int | slice) -> Any:
-        found = self._entries[place]
-        return tuple(map(self._read, found)) if isinstance(place, slice) else self._read(found)
+    def __getitem__(self, index: slice) -> Sequence[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        found = self._entries[index]
+        return tuple(map(self._read, found)) if isinstance(index, slice) else self._read(found)
 
 
 def tokens_of(entries: Sequence[Any], read: Callable[[Any], Any]) -> Sequence[Any]:
@@ -82,7 +82,7 @@ def _tokens(event: TextDelta, tokens: Sequence[Any]) -> Iterator[Event]:
     position = 0
     for start in range(0, len(tokens), PIECE_TOKENS):
         some = tokens[start : start + PIECE_TOKENS]
-        text = "".join(_word(token) for token in some)
+        text = "".join(_token_text(token) for token in some)
         if len(text) > PIECE_CHARS // 2 or not event.text.startswith(text, position):
             text = ""
         position += len(text)
@@ -92,6 +92,6 @@ def _tokens(event: TextDelta, tokens: Sequence[Any]) -> Iterator[Event]:
             yield TextDelta(text, event.choice)
 
 
-def _word(token: Any) -> str:
-    word = token.get("token") if token.__class__ is dict else None
-    return word if word.__class__ is str else ""
+def _token_text(token: Any) -> str:
+    text = token.get("token") if token.__class__ is dict else None
+    return text if text.__class__ is str else ""
