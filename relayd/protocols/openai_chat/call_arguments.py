@@ -245,6 +245,10 @@ class CallArguments:
             return False
         if not self._can_follow(fragment):
             return True
+        end = ObjectEndFinder()
+        end.add(fragment)
+        if end.is_complete and end.trailing.strip():  # a member, and what follows it
+            return False
         text = self._sent.text()
         known, found = _FIRST_KEY.match(text), _FIRST_KEY.match(fragment)
         if known is not None and found is not None and known[1] == found[1]:
@@ -310,7 +314,7 @@ def _object_of(text: str) -> dict[str, Any] | None:
 
 
 def _last_object(fragments: list[str]) -> dict[str, Any] | None:
-    """The last whole object in the fragments; text after it is ignored."""
+    """The last whole object in the fragments, which is not a member of another one; other text after it is ignored."""
     starts = [number for number, one in enumerate(fragments) if one.lstrip()[:1] == "{"]
     for number in starts[: -_MAX_OBJECT_STARTS - 1 : -1]:
         text = "".join(fragments[number:])
@@ -321,6 +325,7 @@ def _last_object(fragments: list[str]) -> dict[str, Any] | None:
             except (ValueError, RecursionError):
                 break
             last = value
-        if isinstance(last, dict) and not _json.is_deeper(last, MAX_DEPTH):
+        is_member = text[at:].lstrip()[:1] in tuple("}],")
+        if isinstance(last, dict) and not is_member and not _json.is_deeper(last, MAX_DEPTH):
             return last
     return None

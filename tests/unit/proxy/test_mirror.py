@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from relayd.proxy import mirror
+from relayd.proxy.ai_request import AiRequest
+from relayd.proxy.attempt import Attempt
+from relayd.wire.json_steps import TURN_S
 from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, status_of, until
 from tests.unit.proxy.scripted_endpoints import ScriptedEndpoints, completion, http, silent
 
@@ -93,30 +98,30 @@ async def test_a_fault_in_the_timer_of_a_copy_ends_only_the_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mirror, "CHECK_S", 0.01)
-    monkeypatch.setattr(mirror.Attempt, "expired", _raises)
-    places = Places(a=OK, b=silent)
-    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1}")) as house:
-        assert status_of((await house.ask(get()))[0]) == 200
-        (gate,) = house.gateway.gates.limited()
+    monkeypatch.setattr(Attempt, "expired", _raises)
+    endpoints = ScriptedEndpoints(a=OK, b=silent)
+    async with running(tmp_path, endpoints, whole=whole(limits="limits: {requests: 1}")) as harness:
+        assert status_of((await harness.ask(get()))[0]) == 200
+        (gate,) = harness.gateway.gates.limited()
         await until(lambda: any(record.exc_info for record in caplog.records if record.name == "relayd.mirror"))
-        await until(lambda: not house.plan.upstreams["b"].in_flight and not gate.in_flight)
-        assert status_of((await house.ask(get()))[0]) == 200
+        await until(lambda: not harness.plan.upstreams["b"].in_flight and not gate.in_flight)
+        assert status_of((await harness.ask(get()))[0]) == 200
 
 
 async def test_a_fault_in_the_making_of_a_copy_gives_back_its_lease_and_its_permit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mirror, "message_for", _raises)
-    places = Places(a=OK, b=silent)
-    async with running(tmp_path, places, whole=whole(limits="limits: {requests: 1}")) as house:
+    endpoints = ScriptedEndpoints(a=OK, b=silent)
+    async with running(tmp_path, endpoints, whole=whole(limits="limits: {requests: 1}")) as harness:
         for _ in range(3):
-            assert status_of((await house.ask(post(b"x")))[0]) == 200
-        assert not house.plan.upstreams["b"].in_flight
-        (gate,) = house.gateway.gates.limited()
+            assert status_of((await harness.ask(post(b"x")))[0]) == 200
+        assert not harness.plan.upstreams["b"].in_flight
+        (gate,) = harness.gateway.gates.limited()
         assert not gate.in_flight
         faults = [record for record in caplog.records if record.name == "relayd.mirror"]
         assert len(faults) == 3 and all(record.exc_info for record in faults)
-        assert places.places() == ["a"] * 3
+        assert endpoints.names() == ["a"] * 3
 
 
 CHAT = """
@@ -152,19 +157,19 @@ async def test_a_copy_counts_with_all_bodies_in_memory_and_is_not_made_without_r
 async def test_a_fault_in_a_later_turn_of_the_translation_ends_only_the_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Late(mirror.Work):
-        def turn(self) -> bool:
-            if self._cancel is None:
-                self.put_off()
-                return False
-            raise AttributeError("planted")
+    def late() -> Iterator[None]:
+        time.sleep(2 * TURN_S)  # more than one turn may take
+        yield
+        raise AttributeError("planted")
 
-    monkeypatch.setattr(mirror, "Work", Late)
+    def prepared() -> Iterator[None]:
+        yield
+
     asking = post(b'{"model":"m","messages":[{"role":"user","content":"x"}]}', "Content-Type: application/json",
                   path="/v1/chat/completions")  # fmt: skip
-    monkeypatch.setattr(mirror.AiRequest, "preparation_steps", lambda self, target: iter(()))
-    places = Places(a=http(200, completion("hello")), b=silent)
-    async with running(tmp_path, places, whole=CHAT) as house:
-        assert status_of((await house.ask(asking))[0]) == 200
+    monkeypatch.setattr(AiRequest, "preparation_steps", lambda _, target: late() if target.upstream.name == "b" else prepared())
+    endpoints = ScriptedEndpoints(a=http(200, completion("hello")), b=silent)
+    async with running(tmp_path, endpoints, whole=CHAT) as harness:
+        assert status_of((await harness.ask(asking))[0]) == 200
         await until(lambda: any(record.exc_info for record in caplog.records if record.name == "relayd.mirror"))
-        assert not house.plan.upstreams["b"].in_flight
+        assert not harness.plan.upstreams["b"].in_flight
