@@ -22,7 +22,7 @@ from tests.functional.harness.relay import Relay
 from tests.functional.harness.share import longest_share, spent_ns
 from tests.functional.harness.upstream import Upstream, saying
 
-MANY_CLIENTS = 40
+MANY_CLIENTS = 20
 MOST_SHARE = 0.3  # of the whole work for one body, that a bystander may see in one wait
 
 
@@ -56,27 +56,27 @@ def post(path: str, body: bytes) -> bytes:
 
 def test_many_bodies_at_once_share_the_turns_of_the_loop(relay: Relay, upstream: Upstream) -> None:
     """A bystander waits for a part of one body, not for a step of each of them."""
-    told = threading.Barrier(MANY_CLIENTS + 1)
+    answered = []
 
     def send() -> None:
         with Client(relay.address) as client:
-            client.sock.settimeout(120)
+            client.sock.settimeout(300)
             client.send(post("/anthropic_messages/v1/chat/completions", ITEMS))
-            client.answer()
-        told.wait()
+            answered.append(client.answer())
 
     with Client(relay.address) as bystander:
         begun = spent_ns(relay.pid)
-        for _ in range(MANY_CLIENTS):
-            threading.Thread(target=send, daemon=True).start()
+        clients = [threading.Thread(target=send, daemon=True) for _ in range(MANY_CLIENTS)]
+        for one in clients:
+            one.start()
         waits = []
-        while told.n_waiting < MANY_CLIENTS:
+        while any(one.is_alive() for one in clients):
             before = spent_ns(relay.pid)
             bystander.send(request(b"/bystander"))
             assert bystander.answer().status == 200
             waits.append(spent_ns(relay.pid) - before)
-        told.wait()
         one_body = (spent_ns(relay.pid) - begun) / MANY_CLIENTS
+    assert len(answered) == MANY_CLIENTS
     assert sorted(waits)[-len(waits) // 20] < MOST_SHARE / 2 * one_body  # a few see bodies arrive, or leave
 
 

@@ -26,8 +26,8 @@ from relayd.wire.json_scanner import MAX_DEPTH
 _EMPTY = re.compile(r"\s*\{\s*\}\s*\Z")
 _EMPTIES = re.compile(r"(?:\s*\{\s*\})+\s*")
 _NULL = re.compile(r"\s*null\s*(?=\{)")
-_FIRST_KEY = re.compile(r'\s*\{\s*("(?:[^"\\]|\\.)*+")')
-_STRING_END = re.compile(r'(?:[^"\\]|\\.)*+"\s*+(.?)', re.DOTALL)
+_FIRST_KEY = re.compile(r'\s*\{\s*("[^"\\]*+(?:\\.[^"\\]*+)*")')
+_STRING_END = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*"\s*+(.?)', re.DOTALL)
 _MAX_SHRINKAGE = 8  # a serialisation that is more times shorter than another one is not expected
 _MAX_OBJECT_STARTS = 16
 _CLOSERS = ' \t\r\n"]}'

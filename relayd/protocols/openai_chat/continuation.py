@@ -15,7 +15,7 @@ from typing import Any
 from relayd.protocols import _json
 
 _BLANK = re.compile(r"[ \t\r\n]*")
-_STRING_BEGIN = re.compile(r'[^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*+')
+_STRING_BEGIN = re.compile(r'[^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*')
 _SCALAR = re.compile(r"[^\s,:\[\]{}\"]+")
 _HIGH_HALF = re.compile(r"[\ud800-\udbff]\Z")
 

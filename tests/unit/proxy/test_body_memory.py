@@ -272,13 +272,15 @@ async def test_an_answer_that_is_held_to_be_translated_counts(tmp_path: Path) ->
 
 async def test_messages_of_a_websocket_count_and_too_many_end_it(tmp_path: Path) -> None:
     text = whole().replace("routes: [{name: all, upstream: by_model, ", "routes: [{name: all, upstream: up, protocol: openai_responses, ")
-    async with running(tmp_path, ScriptedEndpoints(v1=[silent]), whole=text) as harness:
+    endpoints = ScriptedEndpoints(v1=[silent])
+    async with running(tmp_path, endpoints, whole=text) as harness:
         harness.gateway.buffers.configure(MIB, 10.0)
         side = await sent(harness, HANDSHAKE)
         assert status_of(await side.head()) == 101
         message = large({"type": "response.create", "model": "m", "input": marked(600_000).decode()})
         side.write(message)
-        await until(lambda: harness.gateway.buffers.used > 500_000)
+        await until(endpoints.names)  # its turn has begun
+        assert harness.gateway.buffers.used > 500_000
         side.write(message)
         await until(lambda: waits(harness))
         harness.gateway.buffers.sweep(clock.monotonic() + 11)

@@ -128,7 +128,7 @@ def test_logprobs_are_chats_own_unless_they_are_nested_without_end(context: Call
     tokens = [{"token": "a", "logprob": -0.5, "top_logprobs": []}]
     assert read(context(stream=True), ndjson(line("a", logprobs=tokens), LAST))[1] == TextDelta("a", 0, tuple(tokens))
     deep = b'{"message":{"content":"a"},"logprobs":' + b"[" * 300 + b"]" * 300 + b"}\n"
-    assert read(context(stream=True), deep + ndjson(LAST))[1] == TextDelta("a")
+    assert read(context(stream=True), deep + ndjson(LAST))[1] == TextDelta("a", 0, (None,))
 
 
 def test_hostile_sizes_are_failures(context: Callable[..., Request], read: Callable[..., list[Any]]) -> None:
