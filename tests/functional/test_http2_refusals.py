@@ -1,4 +1,4 @@
-"""HTTP/2 endpoints that refuse a request before any work on it (RFC 9113 8.7): it goes again; anything else does not."""
+"""HTTP/2 endpoints that refuse a request before processing it on it (RFC 9113 8.7): it goes again; anything else does not."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_post_that_was_refused_twice_takes_a_new_connection(tmp_path: Path, ce
 def test_a_refusal_that_lasts_is_a_503_that_says_so(tmp_path: Path, certificate: Certificate) -> None:
     with Http2(certificate) as up, relay_for(tmp_path, up.url) as relay, relay.client() as client:
         message = client.ask(post(b"/refuse?99"))
-        assert message.status == 503 and b"before any work" in message.body
+        assert message.status == 503 and b"before processing it" in message.body
         assert relay.record(path="/refuse")["code"] == "upstream_unprocessed"
         assert len(arrived(up, b"/refuse?99")) == 3
 
@@ -81,7 +81,7 @@ def test_a_streamed_body_that_was_begun_is_a_503_that_says_so(tmp_path: Path, ce
         assert client.ask(post(b"/echo")).status == 200
         client.send(b"POST /begun/refuse?9 HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_000_000)
         message = client.answer(b"POST")
-        assert message.status == 503 and b"before any work" in message.body
+        assert message.status == 503 and b"before processing it" in message.body
         assert len(arrived(up, b"/begun/refuse?9")) == 1
 
 
