@@ -146,3 +146,24 @@ routes:
   - {name: plain, upstream: web}
 """)
     assert [model_decides(route.resilience) for route in plan.routes] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("path", "body", "model"), [
+    ("/api/show", b'{"model":"m"}', "m"), ("/api/show", b'{"name":"m"}', "m"), ("/api/sho%77", b'{"name":"m"}', "m"),
+    ("/x/../api/delete/", b'{"name":"m"}', "m"), ("/api/show", b'{"model":"","name":"m"}', "m"), ("/api/pull", b"{}", ""),
+    ("/api/pull", b'{"model":"m","name":"m"}', "m"), ("/api/copy", b'{"source":"m","destination":"x"}', "m"),
+    ("/api/create", b'{"model":"x","from":"m"}', "m"), ("/api/create", b'{"model":"m"}', "m"), ("/api/chat", b'{"model":"m","name":"x"}', "m"),
+])  # fmt: skip
+def test_a_request_that_manages_models_of_ollama_names_one(path: str, body: bytes, model: str) -> None:
+    assert deciding_model(head(path=path), body) == model
+
+
+@pytest.mark.parametrize(("path", "body", "reason"), [
+    ("/api/show", b'{"model":"m","name":"x"}', "model and name differ"), ("/api/show", b'{"Name":"m"}', "for some readers"),
+    ("/api/show", b'{"name":"m","name":"x"}', "the key is repeated"), ("/api/create", b'{"model":"m","modelfile":"FROM x"}', "modelfile"),
+    ("/api/copy", b'{"source":"m","source":"x"}', "the key is repeated"), ("/api/copy", b'{"source":["m"]}', "source"),
+])  # fmt: skip
+def test_a_request_to_ollama_with_two_models_is_refused(path: str, body: bytes, reason: str) -> None:
+    with pytest.raises(ExchangeError, match=reason) as refused:
+        deciding_model(head(path=path), body)
+    assert refused.value.kind.code == "ambiguous_body"
