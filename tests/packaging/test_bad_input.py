@@ -52,7 +52,7 @@ def test_a_wrong_file_is_refused_with_a_message_and_the_old_one_serves(good: Tes
         assert good.curl("http://127.0.0.1:8282/") == "good"
         assert "refused" in good.run("exec", "relayd", "status")
         taken = good.call("exec", "relayd", "upgrade")
-        assert taken.returncode == 1 and "goes on" in taken.stderr
+        assert taken.returncode == 1 and "continues to serve" in taken.stderr
         assert good.curl("http://127.0.0.1:8282/") == "good"
     finally:
         good.sh("rm -rf /etc/relayd.d/*; [ -d /etc/relayd.yaml ] && rmdir /etc/relayd.yaml; cp -p /var/tmp/good /etc/relayd.yaml")
