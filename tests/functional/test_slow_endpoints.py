@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import pycurl
 import pytest
 
 from tests.functional.harness.message import answer, request
@@ -71,7 +72,13 @@ def change(url: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("size", [200_000, 3_000_000])
+NAMES_NO_SOCKET = pycurl.version_info()[2] < 0x080000  # libcurl 7.88 does not tell the socket of a running transfer
+
+
+@pytest.mark.parametrize("size", [
+    pytest.param(200_000, marks=pytest.mark.skipif(NAMES_NO_SOCKET, reason="libcurl before 8: what the kernel holds is not known")),
+    3_000_000,
+])
 def test_an_endpoint_that_takes_a_body_slowly_but_steadily_is_not_ended(tmp_path: Path, size: int) -> None:
     with SlowEndpoint(size, 24) as endpoint, Relay(tmp_path, endpoint.url, change(endpoint.url)) as relay:
         with relay.client() as client:
