@@ -48,11 +48,11 @@ PLANTED = {
         "    inner(self)\n\n\nBodyInspection._scan = _scan\n"
     ),
     "proxy/ai_request.py": (
-        "\n\ndef _long(steps):\n"
-        "    import time\n"
-        "    time.sleep(0.01)\n    yield\n    raise AttributeError('planted in steps')\n\n\n"
+        "\n\ndef _long():\n"
+        "    for _ in range(400_000):  # more steps than one turn has time for\n        yield\n"
+        "    raise AttributeError('planted in steps')\n\n\n"
         "def _steps(self, target, inner=AiRequest.preparation_steps):\n"
-        "    return _long(0) if self.model == 'steps' else inner(self, target)\n\n\n"
+        "    return _long() if self.model == 'steps' else inner(self, target)\n\n\n"
         "AiRequest.preparation_steps = _steps\n"
     ),
     "proxy/filters/tap_usage.py": (

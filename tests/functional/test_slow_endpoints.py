@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pycurl
@@ -101,12 +101,11 @@ def test_what_the_kernel_holds_for_a_slow_endpoint_is_bounded(tmp_path: Path) ->
         with Relay(tmp_path, endpoint.url, change(endpoint.url)) as relay, relay.client() as client:
             threading.Thread(target=pushes, args=(client.sock, size), daemon=True).start()
             port = int(endpoint.url.rpartition(":")[2])
-            most, held = 0, 1
-            while held or not most:  # until the endpoint is given up
-                held = held_for(relay.pid, port)
-                most = max(most, held)
-                time.sleep(0.1)
-            assert most < 1024 * 1024
+            most = 0
+            while not select.select([client.sock], [], [], 0.05)[0]:  # until the endpoint is given up
+                most = max(most, held_for(relay.pid, port))
+            assert client.answer().status == 504
+            assert 0 < most < 1024 * 1024
 
 
 def pushes(sock: socket.socket, size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from relayd.proxy import mirror
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.attempt import Attempt
-from relayd.wire.json_steps import TURN_S
 from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, status_of, until
 from tests.unit.proxy.scripted_endpoints import ScriptedEndpoints, completion, http, silent
 
@@ -158,8 +156,8 @@ async def test_a_fault_in_a_later_turn_of_the_translation_ends_only_the_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def late() -> Iterator[None]:
-        time.sleep(2 * TURN_S)  # more than one turn may take
-        yield
+        for _ in range(400_000):  # more steps than one turn has time for
+            yield
         raise AttributeError("planted")
 
     def prepared() -> Iterator[None]:
