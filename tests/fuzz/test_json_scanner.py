@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -167,6 +168,11 @@ def said(look: JsonBody) -> tuple[Any, ...]:
     return bool(look.fault), look.ambiguity, look.model_fault, look.model, {key: look.span(key) for key in look.spans}, look.flag("stream")
 
 
+def finite(digits: str) -> float:
+    """A number that is too large for a double becomes the largest one: JSON has no infinity."""
+    return max(-sys.float_info.max, min(sys.float_info.max, float(digits)))
+
+
 def check(rng: random.Random, data: bytes) -> bool:
     """Hold one text against the laws; True if it is JSON."""
     try:
@@ -184,7 +190,7 @@ def check(rng: random.Random, data: bytes) -> bool:
     assert said(inspect_json(data)) == said(large), data
     value = json.loads(data)
     assert run_steps(parse_steps(large)) == value, data
-    assert json.loads(run_steps(write_steps(value))) == value
+    assert json.loads(run_steps(write_steps(value))) == json.loads(data, parse_float=finite), data
     return True
 
 
