@@ -21,11 +21,18 @@ def version() -> str:
 
 # Runtime dependencies; the minimum versions are those of Debian 12.
 RUNTIME = ["tornado>=6.2", "pycurl>=7.45.2", "PyYAML>=6.0", "statsd>=4.0", "cryptography>=38.0.4"]
-# Development dependencies by target of the Makefile; tests/constraints.txt pins the tested versions.
+# `acme`: certificates by `tls.acme`; `dns`: discovery by DNS; `jwt`: tokens of consumers; `redis`: the store of that
+# kind. The others are development dependencies by target of the Makefile; tests/constraints.txt has the pins.
 EXTRAS = {
+    "acme": ["acme>=2.1"],
+    "dns": ["dnspython>=2.3"],
+    "jwt": ["PyJWT>=2.6"],
+    "redis": ["redis>=4.3.4"],
     "test": [
-        "pytest", "pytest-tornasync", "pytest-xdist", "hypothesis", "h11", "httptools", "h2", "openai", "anthropic",
-        "websockets", "prometheus-client", "coverage",
+        "acme>=2.1", "dnspython>=2.3", "PyJWT>=2.6", "redis>=4.3.4",
+        "pytest", "pytest-tornasync", "pytest-xdist", "hypothesis", "h11", "httptools",
+        "h2", "openai", "anthropic", "websockets", "prometheus-client", "coverage", "crossplane", "python-dotenv",
+        "opentelemetry-proto",
     ],
     "lint": ["mypy", "ruff", "types-PyYAML"],
     "bench": ["aiohttp", "uvloop"],
@@ -44,8 +51,8 @@ setup(
     extras_require=EXTRAS,
     packages=find_packages(include=["relayd", "relayd.*"]),
     # Data files of the packages.
-    package_data={"": ["*.html", "*.css", "*.js", "*.svg", "py.typed"]},
-    entry_points={"console_scripts": ["relayd=relayd.cli.main:main"]},
+    package_data={"": ["*.html", "*.css", "*.js", "*.svg", "*.json", "py.typed"]},
+    entry_points={"console_scripts": ["relayd=relayd.__main__:entry"]},
     classifiers=[
         "Environment :: No Input/Output (Daemon)",
         "Operating System :: POSIX :: Linux",

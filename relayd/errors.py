@@ -13,6 +13,7 @@ Laws:
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -65,18 +66,36 @@ KINDS: dict[str, Kind] = {
         Kind("loop_detected", 508, _C, "The request has already passed through this proxy."),
         # authorise
         Kind("unauthorized", 401, _C, "A valid key is required."),
+        Kind("too_many_failed_keys", 429, _C, "Too many wrong keys from this address; try again later."),
+        Kind("keys_unavailable", 503, _R, "The keys that verify this token are not known yet; try again.",
+             retryable=True),
         Kind("forbidden", 403, _C, "This key has no access to this route."),
+        Kind("model_not_allowed", 403, _C, "This key has no access to this model."),
+        # sessions
+        Kind("no_session", 404, _C, "The client has no session here."),
+        Kind("session_conflict", 409, _C, "The session is changed by too many requests at once; try again."),
+        Kind("precondition_failed", 412, _C, "The document has been changed, or does not exist."),
+        Kind("unsupported_media_type", 415, _C, "A document is changed by a merge patch only."),
+        Kind("session_not_stored", 503, _R, "The session could not be stored; try again later."),
         # limits
         Kind("bad_body", 400, _C, "The request body is invalid, or cannot be translated for this upstream."),
         Kind("ambiguous_body", 400, _C, "The model in this request body is ambiguous."),
         Kind("unknown_model", 404, _C, "No such model."),
         Kind("body_too_large", 413, _C, "The request body is larger than this route allows.", close=True),
         Kind("too_many_requests", 429, _C, "Too many requests; try again later."),
+        Kind("rate_limited", 429, _C, "A rate limit is exceeded; try again later."),
+        Kind("budget_exceeded", 429, _C, "A budget is used up."),
+        Kind("unpriced_model", 403, _C, "A budget applies to this request, and its model has no price."),
+        Kind("limits_unavailable", 503, _R, "Rates and budgets cannot be checked now; try again later.",
+             retryable=True),
         Kind("overloaded", 503, _R, "The proxy is overloaded; try again later.", retryable=True),
         Kind("request_buffers_full", 503, _R, "Too many request bodies are held in memory; try again later.",
              retryable=True, close=True),
+        Kind("store_unavailable", 503, _R, "Stored data that the request needs cannot be read now; try again later.",
+             retryable=True),
         Kind("queue_full", 503, _R, "Too many requests are waiting; try again later.", retryable=True),
         Kind("queue_timeout", 503, _R, "The request waited too long in a queue; try again later.", retryable=True),
+        Kind("out_of_resources", 503, _R, "The proxy has no free file descriptors; try again later.", retryable=True),
         Kind("draining", 503, _R, "The proxy is shutting down.", retryable=True, close=True),
         # attempt, transfer
         Kind("no_endpoint", 503, _U, "No endpoint of the upstream is available.", retryable=True),
@@ -102,6 +121,10 @@ KINDS: dict[str, Kind] = {
         Kind("internal", 500, _R, "An internal error occurred.", close=True),
     )
 }
+
+
+# Numbers of an OSError with which the kernel says that this process or machine has no descriptor or memory left.
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class RelaydError(Exception):
@@ -137,14 +160,14 @@ class Finding:
     column: int
     path: str
     message: str
-    hint: str = ""
+    suggestion: str = ""
     level: str = "error"  # error | warning
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         at = f" {self.path}:" if self.path else ""
-        hint = f" ({self.hint})" if self.hint else ""
-        return f"{where}: {self.level}:{at} {self.message}{hint}"
+        suggestion = f" ({self.suggestion})" if self.suggestion else ""
+        return f"{where}: {self.level}:{at} {self.message}{suggestion}"
 
 
 class ConfigError(RelaydError):

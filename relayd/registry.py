@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -62,8 +63,9 @@ class Kinds:
         return " ".join(f"`{kind}`: {summary(self._folder, kind)}" for kind in self)
 
 
+@functools.cache
 def load(package: str, kind: str) -> ModuleType:
-    """The module of one kind.
+    """The module of one kind. A folder is listed only when one of its modules is loaded for the first time.
 
     Raises KeyError for a name that is not a kind of this folder, ImportError if a required library is missing.
     """

@@ -16,7 +16,11 @@ GENERATED: dict[str, tuple[str, ...]] = {
     "debian/man/relayd.yaml.5": ("relayd", "schema", "--man"),
     "debian/man/relayd-metrics.7": ("tests.docs.metrics_page",),
     "debian/man/relayd-protocols.7": ("tests.docs.protocols_page",),
+    "debian/man/relayd-migration.7": ("tests.docs.migration_page",),
     "debian/man/relayd.8": ("tests.docs.commands_page",),
+    "conf/monitoring/statsd_exporter.yml": ("tests.docs.statsd_mapping",),
+    "conf/monitoring/grafana-board.json": ("tests.docs.board",),
+    "relayd/server/pages/fronts.json": ("tests.docs.fronts",),
     "debian/completion/relayd": ("tests.docs.completion", "bash"),
     "debian/completion/_relayd": ("tests.docs.completion", "zsh"),
 }

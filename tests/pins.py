@@ -53,7 +53,7 @@ def pinned() -> tuple[list[str], list[str]]:
 def main(word: str) -> int:
     versions = installed()
     if word == "write":
-        own = set(needed_by("relayd", set()))
+        own = {"acme", *needed_by("relayd", set()), *needed_by("acme", set())}  # python3-acme is optional
         lines = [f"# Written by `make pins` with Python {sys.version_info.major}.{sys.version_info.minor}.", OF_RELAYD]
         lines += [f"{name}=={version}" for name, version in versions.items() if name in own]
         lines += [OF_TOOLS]

@@ -14,11 +14,11 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "registry", "usage"),
-    ("schema", "wire", "work_queue"),
+    ("errors", "clock", "registry", "usage", "money"),
+    ("schema", "wire", "work_queue", "process_tree"),
     ("protocols", "limits", "stores", "telemetry"),
     ("config", "routing", "access", "upstream"),
-    ("plan",),
+    ("plan", "importers", "acme"),
     ("proxy",),
     ("server",),
     ("daemon",),
@@ -31,8 +31,15 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 DOORS: dict[str, tuple[str, ...]] = {
     "yaml": ("relayd/config/load.py",),
     "pycurl": ("relayd/upstream/transport/",),
+    "dns": ("relayd/upstream/dns_client.py",),
     "statsd": ("relayd/telemetry/sinks/statsd.py",),
-    "cryptography": ("relayd/protocols/openai_responses/seal.py", "relayd/server/certificate.py"),
+    "acme": ("relayd/acme/client.py",),
+    "cryptography": ("relayd/acme/", "relayd/protocols/openai_responses/seal.py", "relayd/server/certificate.py"),
+    "josepy": ("relayd/acme/client.py",),
+    "jwt": ("relayd/access/token_signature.py",),
+    "redis": ("relayd/stores/_redis/client.py", "relayd/stores/_redis/scan.py"),
+    "requests": ("relayd/acme/connections.py",),
+    "urllib3": ("relayd/acme/connections.py",),
     "tornado": ("relayd/server/", "relayd/daemon/", "relayd/upstream/transport/", "relayd/clock.py"),
 }
 ENVIRONMENT = (
@@ -141,7 +148,8 @@ def law_the_transport_imports_what_it_moves_bytes_for_and_never_the_reverse(file
                     yield f"{one.path}:{line}: upstream/ decides without {module}; connections are handed in"
 
 
-PLUG_INS = ("relayd.access.authenticators", "relayd.stores", "relayd.telemetry.sinks", "relayd.upstream.balancers")
+PLUG_INS = ("relayd.access.authenticators", "relayd.stores", "relayd.telemetry.sinks", "relayd.upstream.balancers",
+            "relayd.importers", "relayd.upstream.discovery")
 # A bounded memory of this process is of use by itself, whatever the configuration's store is.
 BOUNDED_MEMORY = ("relayd/proxy/gateway.py", "relayd/proxy/websocket_session.py", "relayd/proxy/dry_run.py")
 
@@ -285,7 +293,8 @@ DIALECT_NAMES = frozenset(
     path.parent.name for path in TOP.glob("relayd/protocols/*/__init__.py")
 )  # a folder of protocols/ is a dialect
 SPEAKS = ("relayd/server/demo.py", "relayd/cli/commands/check.py",
-          "relayd/wire/key_filter.py")  # what the demonstration answers; words that people write where no key is needed
+          "relayd/wire/key_filter.py",  # what the demonstration answers; words that people write where no key is needed
+          "relayd/importers/")  # which dialect the words of another program mean
 
 
 def law_only_protocols_knows_dialects_by_name(files: list[Source]) -> Iterator[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from relayd.schema import Secret
+from relayd.wire.key_filter import PLACEHOLDERS
 
 # Fields in which clients of AI APIs send keys. None of them is forwarded unless the route passes it through.
 AI_KEY_FIELDS = ("x-api-key", "api-key", "x-goog-api-key")
+_PLACEHOLDERS = frozenset(text.encode() for text in PLACEHOLDERS)
+_KEY = re.compile(rb"[^\x00-\x20\x7f]+")
 USUAL_KEY_FIELDS = frozenset({b"authorization", b"proxy-authorization", *(name.encode() for name in AI_KEY_FIELDS)})
 
 
@@ -34,7 +38,7 @@ def bearer_key(value: bytes) -> bytes | None:
     """The key of an Authorization field's Bearer credentials (RFC 6750 2.1, any case of the scheme), or None."""
     scheme, _, key = value.strip(b" \t").partition(b" ")
     key = key.lstrip(b" ")
-    if scheme.lower() != b"bearer" or not key or any(byte <= 0x20 or byte == 0x7F for byte in key):
+    if scheme.lower() != b"bearer" or _KEY.fullmatch(key) is None:
         return None
     return key
 
@@ -42,3 +46,16 @@ def bearer_key(value: bytes) -> bytes | None:
 def plain_key(value: bytes) -> bytes | None:
     """The key in a field that contains only a key, or None."""
     return value.strip(b" \t") or None
+
+
+def presents_key(values: Iterable[bytes]) -> bool:
+    """True if one of these values of key fields contains a key. SDKs insist on some key; placeholders are none."""
+    return any(_is_key(value) for value in values)
+
+
+def _is_key(value: bytes) -> bool:
+    text = value.strip(b" \t")
+    scheme, _, rest = text.partition(b" ")
+    if scheme.lower() in (b"bearer", b"basic"):
+        text = rest.strip(b" ")
+    return bool(text) and text.lower() not in _PLACEHOLDERS

@@ -15,20 +15,41 @@ def add_action_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name the endpoint, and the options that find the daemon."""
     parser.add_argument("upstream", metavar="UPSTREAM", help="name of the upstream")
     parser.add_argument("address", metavar="ADDRESS", help="address of the endpoint, as relayd upstreams shows it")
+    add_daemon_options(parser)
+
+
+def add_daemon_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that find the daemon."""
     add_socket_options(parser)
     parser.add_argument("--timeout", type=seconds, default="5s", metavar="TIME", help="how long to wait (default 5s)")
 
 
 def perform(arguments: argparse.Namespace, action: str) -> dict[str, Any] | None:
     """The endpoint's state after the action. None if the action failed; the error is printed."""
-    upstream, address = quote(arguments.upstream, safe=""), quote(arguments.address, safe="")
+    parts = ("upstreams", arguments.upstream, "endpoints", arguments.address, *action.split("/"))
+    return request(arguments, "POST", *parts)
+
+
+def request(arguments: argparse.Namespace, method: str, *parts: str, quiet: bool = False) -> dict[str, Any] | None:
+    """The reply to a request for the path of these parts. None if it failed; the error is printed unless `quiet`."""
+    return _reply(arguments, method, "".join(f"/{quote(part, safe='')}" for part in parts), b"", quiet)
+
+
+def post(arguments: argparse.Namespace, path: str, document: object, *, quiet: bool = False) -> dict[str, Any] | None:
+    """The reply to a POST of this document as JSON. None if it failed; the error is printed unless `quiet`."""
+    return _reply(arguments, "POST", path, json.dumps(document).encode(), quiet)
+
+
+def _reply(
+    arguments: argparse.Namespace, method: str, path: str, body: bytes, quiet: bool
+) -> dict[str, Any] | None:
     try:
-        path = f"/upstreams/{upstream}/endpoints/{address}/{action}"
-        answer = send_request(arguments, "POST", path, arguments.timeout)
+        answer = send_request(arguments, method, path, arguments.timeout, body)
         reply: dict[str, Any] = json.loads(answer.body)
         if answer.status != 200:
             raise ValueError(reply["error"]["message"])
     except (Unreachable, ValueError, KeyError) as failed:
-        err(f"relayd: not done: {failed}")
+        if not quiet:
+            err(f"relayd: not done: {failed}")
         return None
     return reply

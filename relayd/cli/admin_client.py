@@ -80,7 +80,9 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def send_request(arguments: argparse.Namespace, method: str, target: str, timeout_s: float) -> AdminResponse:
+def send_request(
+    arguments: argparse.Namespace, method: str, target: str, timeout_s: float, body: bytes = b""
+) -> AdminResponse:
     """Send one request to the first socket that accepts a connection. Raises Unreachable."""
     failures, denied = [], False
     for path in socket_paths(arguments):
@@ -93,7 +95,7 @@ def send_request(arguments: argparse.Namespace, method: str, target: str, timeou
             denied = denied or isinstance(error, PermissionError)
             continue
         try:
-            connection.request(method, target)
+            connection.request(method, target, body or None)
             response = connection.getresponse()
             return AdminResponse(response.status, response.read())
         except TimeoutError as error:
@@ -102,7 +104,11 @@ def send_request(arguments: argparse.Namespace, method: str, target: str, timeou
             raise Unreachable(f"{path}: {error}") from error
         finally:
             connection.close()
-    hint = "is relayd running, and may this user open its socket?" if os.getuid() else "is relayd running?"
+    is_named = arguments.socket or getattr(arguments, "instance", None)
+    names = [] if is_named else admin_socket_path.running_instances()
+    suggestion = "is relayd running, and may this user open its socket?" if os.getuid() else "is relayd running?"
     if denied:
-        hint = f"this user may not open the socket: adduser {user_name()} relayd-admin, then log in again"
-    raise Unreachable("; ".join(failures) + f" ({hint})")
+        suggestion = f"this user may not open the socket: adduser {user_name()} relayd-admin, then log in again"
+    elif names:
+        suggestion = f"name the instance: {', '.join(f'--instance {name}' for name in names)}"
+    raise Unreachable("; ".join(failures) + f" ({suggestion})")

@@ -37,10 +37,10 @@ def config_file(arguments: argparse.Namespace) -> str:
 def show(findings: Iterable[Finding], path: str, named: str) -> None:
     """Print findings to standard error. If the default file is missing, the option -c is suggested."""
     for finding in findings:
-        err(str(hinted(finding, path, named)))
+        err(str(completed(finding, path, named)))
 
 
-def hinted(finding: Finding, path: str, named: str) -> Finding:
-    """The finding, with the option -c as a hint if the default file is missing."""
+def completed(finding: Finding, path: str, named: str) -> Finding:
+    """The finding, with the option -c as a suggestion if the default file is missing."""
     missing = named == INSTALLED and finding.file == path and not finding.line and not os.path.exists(path)
-    return replace(finding, hint=HINT) if missing and not finding.hint else finding
+    return replace(finding, suggestion=HINT) if missing and not finding.suggestion else finding

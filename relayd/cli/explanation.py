@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from relayd.access.identity import Identity
 from relayd.config.address import parse_listen
 from relayd.config.listener import Listener
 from relayd.errors import ExchangeError
@@ -19,9 +20,10 @@ from relayd.proxy.dry_run import DryRun, Sent, dry_run
 from relayd.proxy.request_model import is_form, probable_model
 from relayd.routing.explain import explain
 from relayd.schema.units import format_duration
-from relayd.upstream.spec import AuthSpec, UpstreamSpec
+from relayd.upstream.discovered import url_parts
+from relayd.upstream.spec import AuthSpec, EndpointSpec, UpstreamSpec
 from relayd.wire.body import inspect_json
-from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.forwarded import Networks
 from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
 from relayd.wire.redact import mask_fields, mask_path, mask_query
@@ -65,7 +67,7 @@ def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
         "route": None, "consumer": None, "answer": None, "sent": None,
     }
     accepting = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
-    networks = TrustedNetworks(() if accepting is None else accepting.trusted_proxies)
+    networks = Networks(() if accepting is None else accepting.trusted_proxies)
     probable, head.model = head.model, None  # determined again, by the rules of real requests
     run = dry_run(plan, head, request.body, request.peer, networks, request.scheme == "https")
     head.model = run.model or probable
@@ -77,11 +79,23 @@ def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
     if route is None:
         return result
     result["route"] = route.name
-    if route.allow is not None or run.consumer is not None:
-        result["consumer"] = {"allowed": sorted(route.allow or ()), "known": run.consumer}
+    if route.allow is not None or run.identity is not None:
+        result["consumer"] = _consumer(route, run.identity)
     if run.sent is not None:
         result["sent"] = _sent(run, run.sent, route, request)
     return result
+
+
+def _consumer(route: PlannedRoute, identity: Identity | None) -> dict[str, Any]:
+    """Whom the route allows, and the consumer of the request with its restrictions."""
+    found: dict[str, Any] = {"allowed": sorted(route.allow or ()), "known": None}
+    if identity is not None:
+        found |= {
+            "known": identity.name, "group": identity.group or None,
+            "routes": None if identity.routes is None else sorted(identity.routes),
+            "models": None if identity.models is None else list(identity.models),
+        }
+    return found
 
 
 def _listener(listener: Listener, request: HypotheticalRequest) -> tuple[bool, str]:
@@ -112,7 +126,7 @@ def _other_reading(plan: Plan, head: RequestHead) -> str:
         return ""
     if reading is None:
         return ""
-    other, shown = plan.table.match_as(head, reading), mask_path(_text(reading))
+    other, shown = plan.table.match(head, reading), mask_path(_text(reading))
     if other is route:
         return f"read as {shown} the path would leave the folder to which its route maps it"
     return f"read as {shown} the path would reach " + ("no route" if other is None else f"route {other.name}")
@@ -129,7 +143,7 @@ def _sent(run: DryRun, sent: Sent, route: PlannedRoute, request: HypotheticalReq
     dialect = None if route.resilience is None else route.resilience.dialect
     return {
         "upstream": spec.name, "protocol": spec.protocol, "http": "2" if spec.http2 else "1.1",
-        "endpoints": [f"{'https' if one.spec.tls else 'http'} {one.label}" for one in target.upstream.endpoints],
+        "endpoints": [_endpoint(one.spec, spec) for one in target.upstream.endpoints],
         "translated": f"from {dialect.name} to {spec.protocol}" if sent.translated and dialect is not None else "",
         "model": None if not run.model else {"asked": run.model, "there": target.model or run.model},
         "then": [_fallback(one) for one in run.targets[1:]],
@@ -148,6 +162,13 @@ def _sent(run: DryRun, sent: Sent, route: PlannedRoute, request: HypotheticalReq
             )
         },
     }
+
+
+def _endpoint(endpoint: EndpointSpec, upstream: UpstreamSpec) -> str:
+    """Scheme and address of an endpoint."""
+    if upstream.discovery is not None and url_parts(upstream.discovery) is None:
+        return f"{endpoint.label}, with its own scheme and path"
+    return f"{'https' if endpoint.tls else 'http'} {endpoint.label}"
 
 
 def _body(sent: Sent) -> str:

@@ -20,8 +20,9 @@ from relayd.cli.output import err
 
 COMMANDS = "relayd.cli.commands"
 ORDER = (
-    "run", "keep", "check", "test", "explain", "schema", "diff", "reload", "reopen", "rollback", "upgrade", "status",
-    "upstreams", "queue", "streams", "endpoint", "breaker", "version",
+    "run", "keep", "check", "test", "explain", "import", "schema", "diff", "reload", "reopen", "rollback", "upgrade",
+    "status", "upstreams", "keys", "certs", "queue", "limits", "streams", "sessions", "tail", "spend", "state",
+    "prices", "probe", "doctor", "endpoint", "breaker", "version",
 )
 DESCRIPTION = "An AI gateway and reverse proxy in one process: one YAML file, reloaded without dropping a stream."
 EXIT_CODES = (
@@ -90,10 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return os.EX_OK if verb else 2
     if verb not in verbs():
         matches = difflib.get_close_matches(verb, verbs(), 1)
-        hint = f"did you mean {matches[0]}?" if matches else f"commands: {', '.join(verbs())}"
-        err(f"relayd: no such command: {verb}; {hint}")
+        suggestion = f"did you mean {matches[0]}?" if matches else f"commands: {', '.join(verbs())}"
+        err(f"relayd: no such command: {verb}; {suggestion}")
         return 2
-    arguments = parser_of(verb).parse_args(argv[1:])
+    arguments = parser_of(verb).parse_intermixed_args(argv[1:])  # options may stand between the others
     try:
         return int(registry.load(COMMANDS, verb).run(arguments))
     except KeyboardInterrupt:

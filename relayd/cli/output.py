@@ -25,6 +25,14 @@ def err(text: str) -> None:
     write(sys.stderr, text)
 
 
+def file_fault(fault: OSError) -> str:
+    """Why a file of the service could not be used, with the cure if it is known."""
+    if not fault.filename:
+        return str(fault)
+    cure = "; do this as root or as the user of the service" if isinstance(fault, PermissionError) else ""
+    return f"{fault.filename}: {fault.strerror}{cure}"
+
+
 def write(stream: TextIO, text: str) -> None:
     stream.write(text + "\n")
 
@@ -61,6 +69,25 @@ def addresses(endpoint: dict[str, Any]) -> str:
     fault = endpoint.get("lookup_fault")
     known = "" if age_s is None else f"{', '.join(endpoint['addresses'])}, resolved {span(age_s)} ago"
     return plain("; ".join(part for part in (known, fault) if part))
+
+
+def discovery(upstream: dict[str, Any]) -> str:
+    """The source of an upstream's addresses, the ages of the last lookup and change, and the last fault; empty if they
+    are configured."""
+    by_hand = "set by hand until relayd endpoint reset" if upstream.get("overridden") else ""
+    found = upstream.get("discovery")  # missing in the reply of an older daemon
+    if not found:
+        return by_hand
+    age_s, changed_s = found["age_s"], found["changed_age_s"]
+    parts = [found["source"], "not found yet" if age_s is None else f"found {span(age_s)} ago"]
+    if changed_s is not None:
+        parts.append(f"changed {span(changed_s)} ago")
+    return plain("; ".join(part for part in (by_hand, ", ".join(parts), found["note"], found["fault"]) if part))
+
+
+def is_settled(upstream: dict[str, Any]) -> bool:
+    """False if the addresses of an upstream were set by hand, or their discovery has a fault."""
+    return not (upstream.get("overridden") or (upstream.get("discovery") or {}).get("fault"))
 
 
 def amount(count: int) -> str:

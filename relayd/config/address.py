@@ -92,19 +92,6 @@ def parse_endpoint(text: str) -> EndpointAddress:
     return EndpointAddress(scheme, _host(host).lower(), port, _path(url.path))
 
 
-def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """An address or a network in CIDR form. Raises AddressError."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        pass
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise AddressError("is neither an address nor a network such as 10.0.0.0/8") from None
-    raise AddressError(f"has bits outside its mask; the network is {network}")
-
-
 def fault_of(parse: object, text: str) -> str | None:
     """The error message of a parser of this module for a text, or None."""
     try:

@@ -25,6 +25,8 @@ FILES = (
     ("/etc/relayd.yaml", "The configuration."),
     ("/etc/relayd.d/*.yaml", "Further files, if relayd.yaml includes them."),
     ("/etc/relayd/keys/", "Keys, one per file, readable only by relayd."),
+    ("/etc/relayd/prices.yaml", "Prices of models, if relayd.yaml names this file; `relayd prices import` makes one."),
+    ("/usr/share/doc/relayd/examples/prices.yaml", "An example of a price file."),
     ("/usr/share/doc/relayd/examples/relayd.full.yaml", "Every key with its meaning and default."),
 )
 EXAMPLE = """\

@@ -22,6 +22,12 @@ class Limits:
     queue_timeout: Duration = setting(default=Duration(30), doc="How long an exchange may wait; then it is refused with Retry-After. An exchange that, by the measured service time, cannot be served within this time is refused on arrival. 0 means no limit.", zero_is_off=True)
     ageing: Duration = setting(default=Duration(10), doc="Each interval spent waiting raises the priority of a request by one, so that low priorities are never starved. Example: with 10s, a request two priorities lower overtakes new arrivals after 30s.", minimum=0.1, maximum=3600)
 
+    shared: bool = setting(default=False, doc="Count `requests` over all instances that share a store (`store: redis`), instead of each for itself; they never exceed it together. Several times per second each instance gets a share, by the requests that it processes and that wait, so a request may wait in the queue for up to a second although another instance has a free permit; without `queue` it is refused. The share of an instance that ended is free after 5 seconds. While Redis is not available, each instance keeps its share. relayd-scaling(7) has the details.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if self.shared and not self.requests:
+            yield "shared", "needs requests"
+
     def caution(self) -> Iterable[tuple[str, str]]:
         if self.requests and self.queue > 1000 * self.requests:
             yield "queue", "is more than 1000 times requests; most clients will disconnect before their turn"

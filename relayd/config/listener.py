@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from relayd.config.address import fault_of, parse_listen, parse_network
+from relayd.config.acme import Acme
+from relayd.config.address import fault_of, parse_listen
 from relayd.config.fields import file_fault
 from relayd.schema import Duration, Size, section, setting
+from relayd.wire.forwarded import network_fault
 
 OWNER = r"(?:[A-Za-z0-9_.\-]{1,32})?(?::[A-Za-z0-9_.\-]{1,32})?"
 
@@ -52,10 +54,21 @@ class Certificate:
 
 @section()
 class Tls:
-    """TLS on a listener. Files are read again on reload."""
+    """TLS on a listener: certificates from files, from a certificate authority with ACME, or both."""
 
-    certificates: tuple[Certificate, ...] = setting(doc="The certificates of this listener; the first is the default.")
+    certificates: tuple[Certificate, ...] = setting(default=(), doc="Certificates from files; the first is the default, for clients without a server name or with another one. Files are read again on reload, and within seconds when they change; files that cannot be used are reported, and the certificates in use stay.")
+    acme: Acme | None = setting(default=None, doc="Certificates that relayd obtains and renews by itself. Without `certificates`, the first of `domains` that has a certificate is the default.")
     min_version: Literal["1.2", "1.3"] = setting(default="1.2", doc="The oldest TLS version spoken.")
+    client_ca: str | None = setting(default=None, doc="PEM file with the authorities of client certificates, for consumers with `mtls`. Clients are asked for a certificate; one that is expired, not for clients, or of another authority ends the handshake. The file is read again like those of `certificates`.", example="/etc/relayd/tls/clients-ca.pem")
+    client_certificate: Literal["optional", "required"] = setting(default="optional", doc="With `client_ca`: whether a client without a certificate can connect.")
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        if not self.certificates and self.acme is None:
+            yield "certificates", "is needed, or acme"
+        if self.client_ca is not None and (fault := file_fault(self.client_ca)):
+            yield "client_ca", fault
+        if self.client_ca is None and self.client_certificate == "required":
+            yield "client_certificate", "needs client_ca"
 
 
 @section()
@@ -64,6 +77,7 @@ class Listener:
 
     address: str = setting(doc="host:port, [v6]:port, unix:/path or systemd:NAME. `[::]:port` takes IPv4 clients too, unless another listener has `0.0.0.0:port`.", example="127.0.0.1:8282")
     tls: Tls | None = setting(default=None, doc="Certificates; without them the listener is plain HTTP.")
+    https_redirect: bool = setting(default=False, doc="Answer every request with 308 to the same host and path over HTTPS, at the port of a listener with `tls`. ACME challenges are answered first. Requests that a trusted proxy has received over HTTPS are not redirected.")
     timeouts: ListenerTimeouts = setting(factory=ListenerTimeouts, doc="How long a client may take.")
     limits: ListenerLimits = setting(factory=ListenerLimits, doc="How much a client may send.")
     trusted_proxies: tuple[str, ...] = setting(default=(), doc="Addresses and networks whose X-Forwarded-*, Forwarded and X-Request-ID are trusted; `unix` for peers on a Unix socket. The client's address comes from X-Forwarded-For, or from Forwarded if X-Forwarded-For is absent. A proxy that writes only Forwarded must therefore remove the X-Forwarded-For of its clients.", example=["10.0.0.0/8"])
@@ -77,8 +91,10 @@ class Listener:
         if fault := fault_of(parse_listen, self.address):
             yield "address", fault
         for index, network in enumerate(self.trusted_proxies):
-            if network != "unix" and (fault := fault_of(parse_network, network)):
+            if network != "unix" and (fault := network_fault(network)):
                 yield f"trusted_proxies[{index}]", fault
+        if self.https_redirect and self.tls is not None:
+            yield "https_redirect", "belongs to a listener without tls"
         if self.proxy_protocol and not self.trusted_proxies:
             yield "proxy_protocol", "needs trusted_proxies: without it any client could claim any address"
 

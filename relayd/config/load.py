@@ -10,6 +10,7 @@ Laws:
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,14 +20,18 @@ import yaml
 
 from relayd.config.includes import merged, named_files
 from relayd.config.model import Config
-from relayd.config.tree import Stop, TooDeep, Tree
+from relayd.config.prices import file_of, with_prices
+from relayd.config.tree import NODES, Stop, TooDeep, Tree
+from relayd.config.upstream import Endpoint, EndpointList
 from relayd.errors import ConfigError, Finding
 from relayd.schema.build import Builder
 from relayd.schema.files import FileFault, read_file
-from relayd.schema.nodes import Mapping, Mark, is_null, kind_of
+from relayd.schema.nodes import Mapping, Mark, Node, Scalar, is_null, kind_of
 
 FILE_BYTES = 1 << 20
 ALL_BYTES = 8 << 20
+PRICES_BYTES = 8 << 20
+PRICES_NODES = 200_000  # a price list of every known model has 30,000
 TEXT_TAG = "tag:yaml.org,2002:str"
 # libyaml is about twenty times faster than the parser in Python; both produce the same events and marks.
 PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -75,15 +80,61 @@ def load_text(text: str, name: str) -> Loaded:
     return reading.finish(name, text)
 
 
+def load_tree(text: str, name: str) -> Mapping:
+    """The tree of a text that is no relayd.yaml, with the same bounds. Raises ConfigError with all findings."""
+    reading = _Reading()
+    tree = reading.tree(name, text)
+    if tree is None or any(one.level == "error" for one in reading.findings):
+        raise ConfigError(reading.findings)
+    return tree
+
+
 def load_section(path: str, root: type) -> Any:
     """Another file of the same format, as one section of this type. Raises ConfigError with all findings."""
     reading = _Reading()
-    text = reading.read(path, Mark(path))
+    return _section(reading, path, reading.read(path, Mark(path)), root)
+
+
+def load_section_text(text: str, name: str, root: type) -> Any:
+    """A text of the same format as one section of this type. `name` stands for its file in findings. Raises ConfigError
+    with all findings."""
+    return _section(_Reading(), name, text, root)
+
+
+def _section(reading: _Reading, path: str, text: str | None, root: type) -> Any:
     tree = None if text is None else reading.tree(path, text)
     made = None if tree is None else reading.builder.build(root, tree)
     if any(one.level == "error" for one in reading.findings):
         raise ConfigError(reading.findings)
     return made
+
+
+def load_endpoints(raw: bytes, path: str) -> tuple[Endpoint, ...]:
+    """The entries of a text that holds a list of endpoints, alone or under the key `endpoints`, in YAML or JSON. `path`
+    is the name of its file for the findings. Raises ConfigError with all findings.
+    """
+    reading = _Reading()
+    text = reading.decoded(raw, path)
+    if text is not None and "\t" in text and _is_json(text):
+        text = text.replace("\t", " ")  # JSON permits tabs between tokens, YAML does not
+    root = None if text is None else reading.node(path, text)
+    if root is not None and (is_null(root) or (isinstance(root, Mapping) and root.find("endpoints") is None)):
+        reading.report(root.mark, "", "needs a list of endpoints; for no endpoint it is []")
+    elif root is not None:
+        key = Scalar("endpoints", True, root.mark)
+        root = root if isinstance(root, Mapping) else Mapping(((key, root),), root.mark)
+        made: EndpointList = reading.builder.build(EndpointList, root)
+    if any(one.level == "error" for one in reading.findings):
+        raise ConfigError(reading.findings)
+    return made.endpoints
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @dataclass(slots=True)
@@ -99,8 +150,8 @@ class _Reading:
     def findings(self) -> list[Finding]:
         return self.builder.findings
 
-    def report(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
-        self.builder.fault(mark, path, message, hint)
+    def report(self, mark: Mark, path: str, message: str, suggestion: str = "") -> None:
+        self.builder.fault(mark, path, message, suggestion)
 
     def finish(self, name: str, text: str | None) -> Loaded:
         main = None if text is None else self.tree(name, text)
@@ -124,30 +175,44 @@ class _Reading:
                 self.builder.incomplete = True
             else:
                 roots.append(root)
-        config: Config = self.builder.build(Config, merged(roots, self.report))
+        config: Config = self.builder.build(Config, self.priced(merged(roots, self.report)))
         order = {path: number for number, path in enumerate(files)}
         found = sorted(self.findings, key=lambda one: (order.get(one.file, 0), one.line, one.column))
         if any(one.level == "error" for one in found):
             raise ConfigError(found)
         return Loaded(config, tuple(found), tuple(files), tuple(self.texts.items()), self.builder.mark_of)
 
-    def read(self, path: str, named_at: Mark) -> str | None:
+    def priced(self, main: Mapping) -> Mapping:
+        """The tree with the contents of the price file in place of its path. Like keys, prices are read from disk also
+        for texts that were read before."""
+        path = file_of(main)
+        if path is None:
+            return main
+        named = os.path.join(self.builder.folders.get(path.mark.file, ""), path.text)
+        text = self.read(named, path.mark, PRICES_BYTES)
+        prices = None if text is None else self.tree(named, text, PRICES_NODES, "models with prices")
+        if prices is None:
+            self.builder.incomplete = True
+            return main
+        return with_prices(main, path, prices, self.report)
+
+    def read(self, path: str, named_at: Mark, most_bytes: int = FILE_BYTES) -> str | None:
         """The text of a file. On a fault, returns None and adds a finding at `named_at`."""
         try:
-            raw, _ = read_file(path, FILE_BYTES)
+            raw, _ = read_file(path, most_bytes)
         except FileFault as fault:
             return self._unread(named_at, path, str(fault))
         self.read_bytes += len(raw)
         if self.read_bytes > ALL_BYTES:
             return self._unread(named_at, path, f"all files together are larger than {ALL_BYTES >> 20} MiB")
-        return self._decoded(raw, path)
+        return self.decoded(raw, path)
 
     def _unread(self, mark: Mark, path: str, reason: str) -> str | None:
         subject = "" if mark.file == path else f"{path} "
         self.report(mark, "", f"{subject}cannot be read: {reason}")
         return None
 
-    def _decoded(self, raw: bytes, path: str) -> str | None:
+    def decoded(self, raw: bytes, path: str) -> str | None:
         if b"\0" in raw:
             self.report(Mark(path), "", "is not a text file")
             return None
@@ -159,10 +224,24 @@ class _Reading:
             self.report(Mark(path, line, column), "", "is not UTF-8 text", "save the file as UTF-8")
             return None
 
-    def tree(self, name: str, text: str) -> Mapping | None:
-        """The tree of a text; None, with findings, if it is invalid. An empty text is an empty mapping."""
+    def tree(
+        self, name: str, text: str, most_nodes: int = NODES, needed: str = "sections (listeners:, routes:, ...)"
+    ) -> Mapping | None:
+        """The sections of a text; None, with findings, if it is invalid. An empty text is an empty mapping."""
         before = len(self.findings)
-        tree = Tree(lambda mark, message, hint: self.report(mark, "", message, hint))
+        root = self.node(name, text, most_nodes)
+        if root is None:
+            return None
+        if is_null(root):
+            return Mapping((), Mark(name, 1, 1))
+        if not isinstance(root, Mapping):
+            self.report(root.mark, "", f"needs {needed}, found {kind_of(root)}")
+            return None
+        return root if len(self.findings) == before or root.entries else None
+
+    def node(self, name: str, text: str, most_nodes: int = NODES) -> Node | None:
+        """The tree of a text; None, with findings, if it is invalid. An empty text is an empty value."""
+        tree = Tree(lambda mark, message, suggestion: self.report(mark, "", message, suggestion), most_nodes)
         try:
             _parse_events(tree, name, text)
         except Stop:
@@ -181,12 +260,7 @@ class _Reading:
             self.report(_mark_at(name, text, index if isinstance(index, int) else None), "", what)
             return None
         root = tree.root
-        if root is None or is_null(root):
-            return Mapping((), Mark(name, 1, 1))
-        if not isinstance(root, Mapping):
-            self.report(root.mark, "", f"needs sections (listeners:, routes:, ...), found {kind_of(root)}")
-            return None
-        return root if len(self.findings) == before or root.entries else None
+        return Scalar("", True, Mark(name, 1, 1)) if root is None else root
 
     def _too_deep(self, name: str, text: str, fault: yaml.MarkedYAMLError) -> bool:
         """True if the text before a parser error is already nested too deeply, which is then reported.
@@ -199,8 +273,8 @@ class _Reading:
         try:
             _parse_events(Tree(lambda *one: faults.append(one)), name, text[: fault.problem_mark.index])
         except TooDeep:
-            mark, message, hint = faults[-1]
-            self.report(mark, "", message, hint)
+            mark, message, suggestion = faults[-1]
+            self.report(mark, "", message, suggestion)
             return True
         except (Stop, yaml.YAMLError, ValueError, OverflowError):
             pass
@@ -210,19 +284,19 @@ class _Reading:
         mark = fault.problem_mark or fault.context_mark
         at = Mark(name, mark.line + 1, mark.column + 1) if mark is not None else Mark(name)
         problem = fault.problem or "cannot be read"
-        hint = ""
+        suggestion = ""
         sign = _sign(text, mark.line, mark.column) if mark is not None else ""
         if sign == "\t":
-            hint = "indent with spaces, not with tabs"
+            suggestion = "indent with spaces, not with tabs"
         elif "cannot start any token" in problem:
-            hint = f"a value that begins with {sign} must be quoted"
+            suggestion = f"a value that begins with {sign} must be quoted"
         elif fault.context is not None and "alias" in fault.context:
-            hint = "a value that begins with * must be quoted"
+            suggestion = "a value that begins with * must be quoted"
         elif "could not find expected ':'" in problem or "did not find expected" in problem:
-            hint = "check the indentation and the brackets just above"
+            suggestion = "check the indentation and the brackets just above"
         elif "mapping values are not allowed" in problem:
-            hint = "a value that contains a colon and a space must be quoted; otherwise check the indentation"
-        self.report(at, "", f"YAML: {problem}", hint)
+            suggestion = "a value that contains a colon and a space must be quoted; otherwise check the indentation"
+        self.report(at, "", f"YAML: {problem}", suggestion)
 
 
 def _sign(text: str, line: int, column: int) -> str:

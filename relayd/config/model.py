@@ -6,13 +6,18 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from relayd.config import https
+from relayd.config.access import Consumer, Group, authenticators_of, without_client_ca
 from relayd.config.fields import FRAMING, field_name_fault
 from relayd.config.listener import Admin, Listener
-from relayd.config.patterns import normal_path
+from relayd.config.prices import PriceList, unreached
 from relayd.config.resilience import fallback_faults
-from relayd.config.route import Consumer, Match, Route, authenticators_of
+from relayd.config.route import Route
+from relayd.config.selectors import unmatched
+from relayd.config.sessions import Sessions
 from relayd.config.store import Store
 from relayd.config.telemetry import Telemetry
+from relayd.config.unreachable import unreachable
 from relayd.config.upstream import Model, Upstream
 from relayd.protocols import registry
 from relayd.protocols.dialect import Dialect
@@ -20,7 +25,7 @@ from relayd.schema import Duration, Size, section, setting
 from relayd.schema.scalars import meant, shown
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
-BUILT_IN = ("admin", "demo", "by_model")
+BUILT_IN = ("admin", "demo", "by_model", "sessions")
 SMALLEST_BUFFERS = 1024 * 1024
 
 
@@ -83,6 +88,21 @@ class RequestBuffers:
             yield "size", "less than 1MiB: nearly every body would have to wait; 0 means no limit"
 
 
+@section(shorthand="limit")
+class FailedKeys:
+    """The limit of wrong keys per client address, on routes with `allow`.
+
+    An address that has presented `limit` different wrong keys within `per` is answered 429 (too_many_failed_keys) with
+    Retry-After, whatever key it presents, until the span that began with the first of them is over. The same wrong key
+    counts once, but is itself refused when it was repeated as often. Requests without a key and tokens that have expired
+    are not counted. The address is that of the client as trusted proxies name it; IPv6 addresses count by their /64.
+    Unix sockets and trusted proxies that name no client have no limit. Other addresses are not affected.
+    """
+
+    limit: int = setting(default=100, doc="Different wrong keys of one address; 0 means no limit.", minimum=0, maximum=10000)
+    per: Duration = setting(default=Duration(60), doc="The span in which they are counted.", minimum=1, maximum=86400)
+
+
 @section()
 class Daemon:
     """The process itself."""
@@ -92,6 +112,7 @@ class Daemon:
     retire_timeout: Duration = setting(default=Duration(0), doc="How long exchanges may continue with a configuration that a reload replaced; 0 means no limit.", zero_is_off=True)
     overload: Overload = setting(factory=Overload, doc="Overload protection.")
     request_buffers: RequestBuffers = setting(factory=RequestBuffers, doc="Memory for request bodies that are buffered whole.")
+    failed_keys: FailedKeys = setting(factory=FailedKeys, doc="Limit of wrong keys per client address.")
     connections: int = setting(default=0, doc="The maximum of client connections; 0 means the number that the file descriptors permit.", minimum=0)
 
 
@@ -103,16 +124,20 @@ class Config:
     listeners: Mapping[str, Listener] = setting(factory=dict, doc="The addresses that accept clients.")
     admin: Admin = setting(factory=Admin, doc="The admin application.")
     upstreams: Mapping[str, Upstream] = setting(factory=dict, doc="Named groups of endpoints.")
-    models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`.")
+    models: Mapping[str, Model] = setting(factory=dict, doc="Models by name or wildcard, for `upstream: by_model`. An exact name wins, then one that differs only in case, then the wildcard with the most literal text.")
     routes: tuple[Route, ...] = setting(default=(), doc="Ordered rules; the first match wins.")
+    groups: Mapping[str, Group] = setting(factory=dict, doc="Groups of consumers, with their common limits.")
     consumers: Mapping[str, Consumer] = setting(factory=dict, doc="The parties that may use relayd, with their keys.")
+    prices: PriceList | None = setting(default=None, doc="What requests to AI endpoints cost. A request keeps the prices with which it began.", example="/etc/relayd/prices.yaml")
     headers: AddedHeaders = setting(factory=AddedHeaders, doc="Header fields that relayd writes itself.")
+    sessions: Sessions = setting(factory=Sessions, doc="Sessions of clients.")
     store: Store = setting(factory=Store, doc="Storage of data between requests.")
     telemetry: Telemetry = setting(factory=Telemetry, doc="Logs and metrics.")
     daemon: Daemon = setting(factory=Daemon, doc="The process itself.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         yield from self._listeners()
+        yield from https.faults(self.listeners)
         for name in BUILT_IN:
             if name in self.upstreams:
                 yield f"upstreams.{name}", "this name is built in"
@@ -124,7 +149,11 @@ class Config:
             names.setdefault(route.name, number)
             yield from ((f"{at}.{path}" if path else at, fault) for path, fault in self._route(route))
         yield from self._models()
-        yield from self._consumers()
+        yield from self._parties()
+        yield from self._keys()
+        for name in self.prices.upstreams if self.prices is not None else ():
+            if name not in self.upstreams:
+                yield f"prices.upstreams.{name}", unknown("upstream", name, self.upstreams)
 
     def _listeners(self) -> Iterator[tuple[str, str]]:
         if not self.listeners:
@@ -145,9 +174,9 @@ class Config:
         target = self.upstreams.get(route.upstream or "")
         if route.upstream is not None and route.upstream not in self.upstreams and route.upstream not in BUILT_IN:
             yield "upstream", unknown("upstream", route.upstream, [*self.upstreams, *BUILT_IN])
-        for index, consumer in enumerate(route.allow):
-            if consumer not in self.consumers:
-                yield f"allow[{index}]", unknown("consumer", consumer, self.consumers)
+        for index, party in enumerate(route.allow):
+            if party not in self.consumers and party not in self.groups:
+                yield f"allow[{index}]", unknown("consumer or group", party, [*self.consumers, *self.groups])
         for key, name in _named_upstreams(route):
             if name not in self.upstreams:
                 yield f"{key}.upstream", unknown("upstream", name, self.upstreams)
@@ -208,12 +237,27 @@ class Config:
             if gaps and all(gaps):
                 yield "upstream", f"no model can be reached here: {gaps[0]}"
 
-    def _consumers(self) -> Iterator[tuple[str, str]]:
+    def _parties(self) -> Iterator[tuple[str, str]]:
+        """Names of consumers and groups, and what they refer to."""
+        routes = {route.name for route in self.routes}
+        parties: dict[str, Mapping[str, Consumer] | Mapping[str, Group]] = {"groups": self.groups, "consumers": self.consumers}
+        for kind, members in parties.items():
+            for name, party in members.items():
+                if not NAME.fullmatch(name):
+                    yield f"{kind}.{name}", "a name has letters, digits, _ . - only"
+                for index, route in enumerate(party.routes or ()):
+                    if route not in routes:
+                        yield f"{kind}.{name}.routes[{index}]", unknown("route", route, routes)
+        for name, consumer in self.consumers.items():
+            if name in self.groups:
+                yield f"consumers.{name}", "is the name of a group too; in `allow` it could mean either"
+            if consumer.group is not None and consumer.group not in self.groups:
+                yield f"consumers.{name}.group", unknown("group", consumer.group, self.groups)
+
+    def _keys(self) -> Iterator[tuple[str, str]]:
         """Two consumers with the same key cannot be distinguished."""
         seen: dict[object, str] = {}
         for name, consumer in self.consumers.items():
-            if not NAME.fullmatch(name):
-                yield f"consumers.{name}", "a name has letters, digits, _ . - only"
             for kind, authenticator in authenticators_of(consumer).items():
                 for one in authenticator.credentials():
                     secret = one.secret.reveal()
@@ -230,38 +274,53 @@ class Config:
             if size and gathers and route.body_limit > size:
                 yield f"routes[{number}].body_limit", "is more than daemon.request_buffers; a larger body is answered 413 if it must be buffered whole"
 
+    def _unchecked_models(self) -> Iterator[tuple[str, str]]:
+        """Routes on which the models of a consumer are not checked, because relayd does not read them."""
+        for number, route in enumerate(self.routes):
+            target = self.upstreams.get(route.upstream or "")
+            if target is None or route.match.model or registry.dialect(route.protocol or target.protocol) is not None:
+                continue
+            for name, one in self.consumers.items():
+                group = self.groups.get(one.group or "", Group())
+                if one.models is None and group.models is None:
+                    continue
+                routes = group.routes if one.routes is None else one.routes
+                if route.name in routes if routes is not None else {name, one.group} & set(route.allow):
+                    yield f"routes[{number}]", f"the models of {name} are not checked here: without `protocol` relayd does not read them"
+                    break
+
+    def _budgets_without_prices(self) -> Iterator[tuple[str, str]]:
+        """Budgets that can never be used up."""
+        parts: list[tuple[str, Upstream | Route | Group | Consumer]] = [
+            *((f"upstreams.{name}", one) for name, one in self.upstreams.items()),
+            *((f"routes[{number}]", one) for number, one in enumerate(self.routes)),
+            *((f"groups.{name}", one) for name, one in self.groups.items()),
+            *((f"consumers.{name}", one) for name, one in self.consumers.items()),
+        ]
+        yield from ((f"{path}.budget", "is never used, because nothing costs anything without prices") for path, one in parts if one.budget)
+
     def caution(self) -> Iterable[tuple[str, str]]:
+        yield from self._unchecked_models()
         for number, route in enumerate(self.routes):
             dialect = None if route.protocol is None else registry.dialect(route.protocol)
             if route.backend_names and (dialect is None or not dialect.names_backend):
                 yield f"routes[{number}].backend_names", "has a meaning only with protocol: simple_chat"
-        for number, route in enumerate(self.routes[:-1]):
-            if route.match == Match():
-                yield f"routes[{number}]", "matches every request; no later route is ever reached"
-                break
-            for later, other in enumerate(self.routes[number + 1 :], start=number + 1):
-                if covers(route.match, other.match):
-                    yield f"routes[{later}]", f"is never reached: {route.name} matches every request that it could match"
+        for number, reason in unreachable(self.routes):
+            yield f"routes[{number}]", reason
         yield from self._larger_than_buffers()
+        for number, route in enumerate(self.routes):
+            if route.tells_cost and self.prices is None:
+                yield f"routes[{number}].tells_cost", "no cost is known without prices"
+        if self.prices is None:
+            yield from self._budgets_without_prices()
+        else:
+            yield from unreached(self.prices, self.models, self.routes, self.upstreams)
+        yield from unmatched(self.models, self.routes, self.upstreams, self.groups, self.consumers)
+        yield from https.cautions(self.listeners)
+        if not any(one.tls is not None and one.tls.client_ca is not None for one in self.listeners.values()):
+            yield from without_client_ca(self.consumers)
         if not self.routes:
             yield "routes", "no routes: every request is answered 404"
-
-
-def covers(earlier: Match, later: Match) -> bool:
-    """True if every request that matches `later` provably matches `earlier` too."""
-    for key in ("host", "method", "model"):
-        mine, theirs = set(getattr(earlier, key)), set(getattr(later, key))
-        if mine and not (theirs and theirs <= mine):
-            return False
-    if not earlier.header.items() <= later.header.items() or earlier.regex not in (None, later.regex):
-        return False
-    exact = None if later.path is None else normal_path(later.path, whole=True)
-    if earlier.path is not None:
-        return exact is not None and exact == normal_path(earlier.path, whole=True)
-    if earlier.prefix is None:
-        return True
-    begins = exact if later.prefix is None else normal_path(later.prefix, whole=False)
-    return begins is not None and begins.startswith(normal_path(earlier.prefix, whole=False) or earlier.prefix)
 
 
 def _translation_fault(mine: Dialect, protocol: str) -> str:

@@ -12,7 +12,7 @@ from relayd.wire.path import pattern
 from relayd.wire.regex_proof import fault_of_regex
 
 __all__ = [
-    "fault_of_host", "fault_of_location", "fault_of_origin", "fault_of_path", "fault_of_regex", "normal_path", "not_normal",
+    "fault_of_host", "fault_of_location", "fault_of_model", "fault_of_origin", "fault_of_path", "fault_of_regex", "normal_path", "not_normal",
 ]
 
 _LABEL = r"[A-Za-z0-9_\-]+"
@@ -99,4 +99,13 @@ def fault_of_location(location: str) -> str | None:
         return "is empty"
     if _URI.fullmatch(_PLACEHOLDER.sub("", location)) is None:
         return "contains a character that a URL cannot contain; write it percent-encoded, and a host name in its form xn--..."
+    return None
+
+
+def fault_of_model(pattern: str) -> str | None:
+    """Why no model can have a name of this pattern, or None."""
+    if not pattern:
+        return "is empty; no request names an empty model"
+    if pattern != pattern.strip() or not pattern.isprintable():
+        return "begins or ends with a blank, or contains a control character; no model has such a name"
     return None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from relayd import registry as plugins
 from relayd.config.fields import (
     FRAMING,
     KEY_FIELDS,
@@ -15,7 +14,7 @@ from relayd.config.fields import (
     method_fault,
     written_fields,
 )
-from relayd.config.limits import HIGHEST_PRIORITY, Limits, idle_queue
+from relayd.config.limits import Limits, idle_queue
 from relayd.config.patterns import (
     fault_of_host,
     fault_of_location,
@@ -25,15 +24,14 @@ from relayd.config.patterns import (
     normal_path,
     not_normal,
 )
+from relayd.config.rates import Budget, Rate, rates_faults
 from relayd.config.resilience import Canary, Fallback, Mirror, fallback_faults, share_faults
 from relayd.protocols import registry
 from relayd.schema import Duration, Size, section, setting
-from relayd.schema.plugins import faults_of_choice, members, members_of
 
-AUTHENTICATORS = "relayd.access.authenticators"
 ONLY_UPSTREAM = (
     "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "tells_queue", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
-    "trailers",
+    "trailers", "rates", "budget", "tells_rates", "session",
 )
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 GROUP = re.compile(r"\\([0-9]{1,2})")
@@ -43,13 +41,13 @@ GROUP = re.compile(r"\\([0-9]{1,2})")
 class Match:
     """Conditions on a request; all of them must hold. Without conditions every request matches."""
 
-    path: str | None = setting(default=None, doc="The whole path, exactly. Paths are compared in their normal form: without `//`, `.` and `..` segments and `;` parameters, and with bytes other than printable ASCII as %XX. A request whose path a server could interpret as a path of another route is answered 400 (ambiguous_path).", example="/v1/models", pattern="/.*")
+    path: str | None = setting(default=None, doc="The whole path, exactly. Paths are compared in their normal form: without `//`, `.` and `..` segments and `;` parameters, and with bytes other than printable ASCII as %XX. A request whose path a server could interpret as a path of another route is answered 400 (ambiguous_path), also if a field such as X-Original-URL or X-Rewrite-URL names it.", example="/v1/models", pattern="/.*")
     prefix: str | None = setting(default=None, doc="The beginning of the path, in its normal form like `path`.", example="/v1/", pattern="/.*")
     regex: str | None = setting(default=None, doc="A regular expression that the whole path must match. Matching must provably take linear time: no repetitions that can match the same text, no lookarounds and no back references. A path of more than 8192 bytes is answered 414 if it is matched against a regex.", example="/users/[0-9]+")
     host: tuple[str, ...] = setting(default=(), doc="Host names without port, case-insensitive; `*.example.org` matches all names below example.org.", example=["*.example.org"])
-    method: tuple[str, ...] = setting(default=(), doc="Methods.", example=["GET", "POST"])
+    method: tuple[str, ...] = setting(default=(), doc="Methods. A request for which X-HTTP-Method-Override, or the parameter `_method` of a POST, changes the result is answered 400.", example=["GET", "POST"])
     header: Mapping[str, str] = setting(factory=dict, doc="Field names and their required values; `*` matches any value. A request with the value and another one, in several lines or as a list (`blue, red`), is rejected with 400.", example={"X-Team": "blue"})
-    model: tuple[str, ...] = setting(default=(), doc="Model names in the request body (or in the path, for Gemini); `*` matches any text. relayd reads the body to find the name.", example=["mistral-*"])
+    model: tuple[str, ...] = setting(default=(), doc="Model names; `*` matches any text, and case is ignored. relayd reads them from the body, from the paths of Gemini, Azure and similar APIs, and from the parameter `model` of the query. A request that names several models, or whose model relayd cannot read, is answered 400; relayd-security(7) lists these requests, batches among them. To allow them, write a route for their path before this one.", example=["mistral-*"])
 
     def check(self) -> Iterable[tuple[str, str]]:
         if sum(key is not None for key in (self.path, self.prefix, self.regex)) > 1:
@@ -185,10 +183,10 @@ class Route:
     name: str = setting(doc="The name of the route in logs, metrics and errors.", pattern=r"[A-Za-z0-9_.\-]{1,64}")
     match: Match = setting(factory=Match, doc="Conditions on a request; without them every request matches.")
     protocol: str | None = setting(default=None, choices=registry.Protocols(), doc="The dialect of the clients; it determines the shape of errors, and the translation for upstreams of another dialect. Default is the upstream's dialect. `simple_chat` and `dialogflow` are separate, small front ends.")
-    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models, and match.model for bodies that are refused); `admin` serves relayd's own health, status, metrics and live events, `demo` the built-in demonstration.")
+    upstream: str | None = setting(default=None, doc="Name of an upstream; `by_model` chooses by the model in the request (see models, and match.model for bodies that are refused); `admin` serves relayd's own health, status, metrics and live events, `sessions` the JSON document of the client's session (see sessions), `demo` the built-in demonstration.")
     redirect: Redirect | None = setting(default=None, doc="Respond with a redirect instead.")
     respond: Respond | None = setting(default=None, doc="Respond with a fixed response instead.")
-    allow: tuple[str, ...] = setting(default=(), doc="Consumers that may use this route; without it no key is needed.")
+    allow: tuple[str, ...] = setting(default=(), doc="Consumers and groups that may use this route; without it no key is needed. A consumer with `routes` of its own or of its group may use those, whatever `allow` says.")
     backend_names: Mapping[str, str] = setting(factory=dict, doc="With `protocol: simple_chat`: the values of `backend` in responses, by upstream name, as in `{ollama: local}`; without an entry, `backend` is the name of the upstream that responded.")
     pass_client_key: bool = setting(default=False, doc="Forward the client's own key to the upstream (which then must not have `auth`). Otherwise, if consumers are configured, no client key reaches the upstream, not even on a route without `allow`.")
     strip_prefix: str | None = setting(default=None, doc="Removed from the beginning of the path.", pattern="/.*")
@@ -199,6 +197,8 @@ class Route:
     body_limit: Size = setting(default=Size(32 * 1024 * 1024), doc="Bytes of a request body; above it 413. 0 means no limit.", minimum=0)
     timeouts: RouteTimeouts = setting(factory=RouteTimeouts, doc="Timeouts instead of the upstream's.")
     limits: Limits = setting(factory=Limits, doc="Concurrent and waiting exchanges on this route.")
+    rates: tuple[Rate, ...] = setting(default=(), doc="Requests and tokens per time of all requests on this route.", example=[{"requests": 60, "per": "1m"}])
+    budget: tuple[Budget, ...] = setting(default=(), doc="Money per time of all requests on this route; needs `prices`.", example=[{"amount": "5", "per": "day"}])
     upgrade: bool = setting(default=False, doc="Tunnel WebSocket and other Upgrade requests.")
     trailers: bool = setting(default=False, doc="Forward the trailer fields of responses, and the field Trailer that announces them.")
     fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams that are tried in order after the previous one failed, only before the client has received any content.")
@@ -206,11 +206,14 @@ class Route:
     mirror: Mirror | None = setting(default=None, doc="Another upstream that gets a copy of requests; its responses are discarded.")
     keepalive: Duration | None = setting(default=None, doc="Interval of silence after which a stream gets a comment that clients ignore, also before the first token and while the request waits in a queue. Default is 15s for translated streams and off for streams that pass; 0 is off. With `protocol: plain`, a response of type text/event-stream gets comments after its head has arrived. A response that passes compressed, with a Content-Length or as JSON lines gets no comments.", zero_is_off=True)
     tells_attempts: bool = setting(default=False, doc="Add a field X-Relayd-Attempts to the response with the endpoints that were tried and the results.")
+    tells_cost: bool = setting(default=False, doc="Add a field X-Relayd-Cost to the responses of AI endpoints with the cost of the request and its currency, as in `0.0125 USD`, if `prices` has one. The cost is known at the end of a response: a plain response of up to 256 KiB is held until it is complete and has the field in its head; a longer one and a stream have it in their trailer, which not every client reads.")
     tells_queue: bool = setting(default=False, doc="Add a field X-Relayd-Queue to the response of a request that waited or was rejected: its queue position and the number of waiting requests (itself included) on arrival, and the total seconds of waiting, as in `place=2, depth=5, waited=1.204`. A request that was rejected immediately has no queue position. A request that met no queue has no such field.")
+    tells_rates: bool | None = setting(default=None, doc="Tell clients what they have left of the rates of their consumer, group and route: RateLimit and RateLimit-Policy (IETF draft), and the fields that the SDKs of the dialect read (`x-ratelimit-*` of OpenAI, `anthropic-ratelimit-*`), of each kind for the counter of which the smallest share is left. The endpoint's own fields of these names are then dropped. Default is true for routes with a dialect; a request without rates gets no such fields.")
+    session: bool = setting(default=False, doc="Find the client's session (see sessions), renew it, and create one with the first response of an endpoint to a client that has none. An Upgrade and the messages of a WebSocket use a session but create none. Without it, requests of this route have no session. `upstream: sessions` includes it.")
     on_disconnect: Literal["cancel", "finish"] = setting(default="cancel", doc="What happens upstream when the client disconnects: cancel the request at once, or finish it and discard the rest.")
     errors: Literal["auto", "openai", "problem", "text"] = setting(default="auto", doc="Shape of relayd's own error bodies: auto is openai on AI routes and problem+json elsewhere, and text for clients that accept only plain text.")
     admin_prefix: str = setting(default="", doc="With `upstream: admin`: the prefix of this route before the admin paths.")
-    admin_write: bool = setting(default=False, doc="With `upstream: admin`: also permit actions that change state (reload, upgrade, endpoints, breakers).")
+    admin_write: bool = setting(default=False, doc="With `upstream: admin`: also permit actions that change state (reload, upgrade, endpoints, breakers, the end of a stream).")
 
     def check(self) -> Iterable[tuple[str, str]]:
         ways = [key for key in ("upstream", "redirect", "respond") if getattr(self, key) is not None]
@@ -238,7 +241,8 @@ class Route:
             for key in ONLY_UPSTREAM:
                 if getattr(self, key):
                     yield key, "has a meaning only with an upstream"
-        else:
+        yield from rates_faults(self.rates, self.budget)
+        if self.upstream is not None:
             yield from fallback_faults(self.upstream, None, self.fallbacks)
             yield from share_faults(self.upstream, self.mirror, self.canary)
 
@@ -246,34 +250,3 @@ class Route:
         yield from idle_queue(self.limits)
         if self.admin_write and not self.allow:
             yield "admin_write", "EVERY CLIENT THAT REACHES THIS ROUTE CAN CHANGE STATE; name consumers in allow"
-
-
-@section()
-@members(AUTHENTICATORS, flat=True)
-class Consumer:
-    """A named party and the key that identifies it. Keys are compared in constant time."""
-
-    priority: int = setting(default=0, doc="Requests of a higher priority are served first in queues, and refused last under overload. Requests without a consumer have priority 0.", minimum=-HIGHEST_PRIORITY, maximum=HIGHEST_PRIORITY)
-    limits: Limits = setting(factory=Limits, doc="Concurrent and waiting exchanges of this consumer, on all routes together.")
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        written = authenticators_of(self)
-        if not written:
-            kinds = plugins.kinds(AUTHENTICATORS)
-            yield "", f"needs {', '.join(kinds[:-1])} or {kinds[-1]}: a consumer without a key cannot be identified"
-        taken: dict[tuple[object, object], str] = {}
-        for kind, authenticator in written.items():
-            yield from faults_of_choice(self, AUTHENTICATORS, kind)
-            others = {taken.setdefault((one.field, one.read), kind) for one in authenticator.credentials()} - {kind}
-            yield from ((kind, f"cannot be combined with {other}, which uses the same field") for other in others)
-
-    def caution(self) -> Iterable[tuple[str, str]]:
-        return idle_queue(self.limits)
-
-
-def authenticators_of(consumer: Consumer) -> dict[str, Any]:
-    """The authenticators of this consumer, by kind."""
-    return {
-        kind: plugins.load(AUTHENTICATORS, kind).Authenticator(options)
-        for kind, options in members_of(consumer, AUTHENTICATORS) if options is not None
-    }

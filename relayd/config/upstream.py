@@ -7,8 +7,10 @@ from typing import Literal
 
 from relayd.config.address import fault_of, parse_endpoint
 from relayd.config.dialect import DialectOptions
+from relayd.config.discovery import Discovery
 from relayd.config.fields import FRAMING, TOKEN, field_value_fault, file_fault
 from relayd.config.limits import Limits, idle_queue
+from relayd.config.rates import Budget, Rate, rates_faults
 from relayd.config.resilience import Breaker, Fallback, Health, Retries, fallback_faults
 from relayd.protocols import registry
 from relayd.registry import Kinds
@@ -33,6 +35,15 @@ class Endpoint:
             yield "url", fault
         if self.limits.queue:
             yield "limits.queue", "the queue belongs to the upstream; set limits.queue there"
+        if self.limits.shared:
+            yield "limits.shared", "the limit of an endpoint is one of each instance; share that of the upstream"
+
+
+@section()
+class EndpointList:
+    """A separate file with the endpoints of an upstream."""
+
+    endpoints: tuple[Endpoint, ...] = setting(default=(), doc="The addresses.")
 
 
 @section()
@@ -140,17 +151,21 @@ class Upstream:
     """A named group of endpoints."""
 
     protocol: str = setting(default="plain", choices=registry.Protocols(endpoints=True), doc="The dialect of the endpoints; `plain` is opaque bytes.")
-    endpoints: tuple[Endpoint, ...] = setting(doc="The addresses of this upstream.")
+    endpoints: tuple[Endpoint, ...] = setting(default=(), doc="The addresses of this upstream. Either these or `discovery` is required.", example=[{"url": "https://api.example.com/v1"}])
+    discovery: Discovery | None = setting(default=None, doc="Where the addresses come from, if they change at run time: containers, DNS, a file, a command.")
     auth: Auth | None = setting(default=None, doc="The key that relayd adds.")
     balance: str = setting(default="round_robin", choices=Kinds(BALANCERS), doc="How an available endpoint is chosen.")
+    affinity: Literal["session"] | None = setting(default=None, doc="`session`: requests of a client's session, on routes with `session: true`, go to the endpoint that answered the first of them, as long as it is available, whatever `balance` says; after that to another one. The endpoint is stored with the session, so it is kept over restarts and when endpoints are added. An endpoint at its limit is passed over for one request.")
     slow_start: Duration = setting(default=Duration(0), doc="How long an endpoint that becomes available takes to reach its full weight; it begins with a tenth.", zero_is_off=True, example="30s")
-    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. A request of any method that the endpoint refused before any work on it (REFUSED_STREAM, or a GOAWAY that names an earlier stream) is sent again, up to twice and independent of retries; the client gets 503 upstream_unprocessed if that fails, or if its body was streamed and is not available any more. With libcurl before 8 (Debian 12) a stream whose client does not read may use 32 MiB, and a stream whose client disconnected ends at the endpoint only with the next traffic.")
+    http: Literal["1.1", "2"] = setting(default="1.1", doc="HTTP version spoken to the endpoints; 2 is negotiated over TLS and multiplexes requests. A request of any method that the endpoint refused before any work on it (REFUSED_STREAM, or a GOAWAY that names an earlier stream) is sent again, up to twice and independent of retries; the client gets 503 upstream_unprocessed if that fails, or if its body was streamed and is not available any more. Where libcurl does not report the refusal (any with libcurl 8.12, a GOAWAY with an error code with libcurl 8.23), it is a 502 as any other end of a connection. With libcurl before 8 (Debian 12) a stream whose client does not read may use 32 MiB, and a stream whose client disconnected ends at the endpoint only with the next traffic.")
     host: Literal["upstream", "client"] = setting(default="upstream", doc="The Host field of requests: the endpoint's name, or the name that the client requested.")
     rewrite_location: bool = setting(default=True, doc="A Location (also Content-Location and Refresh) that names the endpoint itself by its host and port, as written by an application that received the endpoint's own name in Host, is sent to the client as a path of the route: `http://10.0.0.5:8000/login` becomes `/login`, or `/app/login` on a route that strips `/app`. Only with `host: upstream` and `protocol: plain`; a URL of another server, or with a path outside the route, is not changed.")
     tls: UpstreamTls = setting(factory=UpstreamTls, doc="TLS to the endpoints.")
     timeouts: UpstreamTimeouts = setting(factory=UpstreamTimeouts, doc="How long an endpoint may take.")
     pool: Pool = setting(factory=Pool, doc="Keep-alive connections.")
     limits: Limits = setting(factory=Limits, doc="Concurrent and waiting exchanges, for all endpoints together.")
+    rates: tuple[Rate, ...] = setting(default=(), doc="Requests and tokens per time of all requests to this upstream. Without room, a fallback is used, if there is one.", example=[{"requests": 60, "per": "1m"}])
+    budget: tuple[Budget, ...] = setting(default=(), doc="Money per time of all requests to this upstream. Without room, a fallback is used, if there is one; needs `prices`.", example=[{"amount": "5", "per": "day"}])
     breaker: Breaker | None = setting(default=None, doc="When to stop sending requests to a failing endpoint. Without it, failing endpoints are skipped while others are available.")
     dialect: DialectOptions = setting(factory=DialectOptions, doc="Options of the translation for these endpoints.")
     health: Health | None = setting(default=None, doc="Active checks.")
@@ -164,7 +179,12 @@ class Upstream:
             if endpoint.url in seen:
                 yield f"endpoints[{index}]", f"is the same as endpoints[{seen[endpoint.url]}]"
             seen.setdefault(endpoint.url, index)
+        if not self.endpoints and self.discovery is None:
+            yield "endpoints", "is missing: an upstream needs endpoints or discovery"
+        elif self.endpoints and self.discovery is not None:
+            yield "discovery", "finds the addresses; remove endpoints"
         yield from faults_of_choice(self, BALANCERS, self.balance)
+        yield from rates_faults(self.rates, self.budget)
         if self.list_models:
             dialect = registry.dialect(self.protocol)
             if dialect is None or dialect.model_list is None:
@@ -173,7 +193,8 @@ class Upstream:
     def caution(self) -> Iterable[tuple[str, str]]:
         for key, kinds in strangers(self, BALANCERS, self.balance):
             yield key, f"has a meaning only with balance: {kinds}, not with {self.balance}"
-        if not any(endpoint.limits.requests for endpoint in self.endpoints) and not self.pool.max_connections:
+        limited = any(endpoint.limits.requests for endpoint in self.endpoints) or self.pool.max_connections
+        if not limited and self.discovery is None:
             yield from idle_queue(self.limits)
         if self.auth is not None and any(endpoint.url.startswith("http://") for endpoint in self.endpoints):
             hosts = {parse_endpoint(endpoint.url).host for endpoint in self.endpoints if endpoint.url.startswith("http://")}

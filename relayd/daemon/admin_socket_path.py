@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Mapping
 
@@ -78,6 +80,35 @@ def socket_path(address: str, environment: Mapping[str, str] | None = None) -> s
     return os.path.join(private_folder(environment), "admin.sock")
 
 
+def unheld(path: str, address: str, environment: Mapping[str, str] | None = None) -> str:
+    """The path, or a path of this process alone if another relayd listens there.
+
+    Two relayds on one machine that configure no socket of their own both serve. A service always has the path of its
+    unit, because its commands search it there.
+    """
+    if address not in (DEFAULT_ADDRESS, PRIVATE) or service_folder(environment) or not is_held(path):
+        return path
+    return os.path.join(private_folder(environment), f"admin-{os.getpid()}.sock")
+
+
+def is_moved(path: str, address: str, environment: Mapping[str, str] | None = None) -> bool:
+    """True if the daemon listens at another path than the one that its configuration asks for."""
+    return path != (socket_path(address, environment) if address == PRIVATE else socket_file(address))
+
+
+def is_held(path: str) -> bool:
+    """True if a process listens at this path."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+        return True
+
+
 def written_address(text: str) -> str:
     """The admin address in the text of a relayd.yaml, valid or not; the default if it sets none.
 
@@ -103,6 +134,11 @@ def section_body(rest: str, indent: int) -> str:
     return "\n".join(body)
 
 
+def running_instances(service: str = SYSTEM_FOLDER) -> list[str]:
+    """The names of the running relayd@NAME.service: systemd removes the runtime folder of an instance that ends."""
+    return sorted(path.removeprefix(f"{service}-") for path in glob.glob(f"{glob.escape(service)}-*"))
+
+
 def notes_folder(environment: Mapping[str, str] | None = None) -> str:
     """The folder for the notes of a daemon of this user."""
     if service_folder(environment):
@@ -115,12 +151,13 @@ def note_path(folder: str, config_file: str) -> str:
     return os.path.join(folder, f"{name}.admin")
 
 
-def write_note(config_file: str, socket: str) -> str:
+def write_note(config_file: str, path_of_socket: str) -> str:
     """Write the note with the admin socket of the daemon of this file. Returns its path, or an empty string on failure.
 
-    With the note a command finds the daemon even if the file is invalid, or already names another socket.
+    With the note a command finds the daemon even if the file is invalid, or already names another socket. The note of a
+    socket in the private folder is there too: systemd removes SYSTEM_FOLDER with the service that owns it.
     """
-    folder = notes_folder()
+    folder = private_folder() if os.path.dirname(path_of_socket) == private_folder() else notes_folder()
     path = note_path(folder, config_file)
     try:
         if folder in (SYSTEM_FOLDER, service_folder()):
@@ -129,7 +166,7 @@ def write_note(config_file: str, socket: str) -> str:
             make_private_folder(folder)
         temporary = f"{path}.{os.getpid()}"
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(socket)
+            file.write(path_of_socket)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError:

@@ -3,24 +3,28 @@
 1. A start and a reload use the same steps; at a start no configuration precedes.
 2. Before commit nothing in use is changed. Each step of prepare registers its undo action.
 3. Commit consists of assignments and of the use of resources that are already open.
-4. An old plan is retired when the last exchange that began with it has ended, not before.
+4. A reload holds the event loop for a few milliseconds only, however large the configuration: `compile` runs in a
+   thread, `open_steps` in many turns.
+5. An old plan is retired when the last exchange that began with it has ended, not before.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from relayd import clock
+from relayd.acme.state import State
 from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.store import Store as StoreSection
 from relayd.config.telemetry import sinks_of
 from relayd.daemon import admin_socket_path
-from relayd.daemon.preflight import Expiry, preflight
-from relayd.daemon.state_dir import open_store
+from relayd.daemon.preflight import Expiry, pem_stamps, preflight
+from relayd.daemon.state_dir import acme_folder, open_store
+from relayd.daemon.turns import at_once
 from relayd.errors import ConfigError, ExchangeError, Finding
 from relayd.plan.carryover import Carryover, carryover
 from relayd.plan.compile import compile_plan
@@ -28,13 +32,25 @@ from relayd.plan.plan import Plan
 from relayd.proxy.gateway import Gateway
 from relayd.proxy.ports import Store
 from relayd.server.admin import AdminServer
-from relayd.server.demo import DemoServer
+from relayd.server.demo import DemoServer, demo_spec
 from relayd.server.listener import ListenerSet, PreparedListeners
 from relayd.server.sockets import stored_name
+from relayd.telemetry.outlet import Outlet
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Prepared as PreparedTelemetry
 from relayd.telemetry.telemetry import Telemetry
+from relayd.upstream.transport.posts import Posts
 from relayd.upstream.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A configuration that was checked and compiled; nothing is open yet. `stamps` are those of `pem_stamps`."""
+
+    loaded: Loaded
+    plan: Plan
+    expiries: tuple[Expiry, ...]
+    stamps: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +64,8 @@ class Prepared:
     admin: AdminServer | None
     store: Store | None
     undo: tuple[Callable[[], None], ...]
-    expiries: tuple[Expiry, ...] = ()
+    expiries: tuple[Expiry, ...]
+    stamps: dict[str, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -71,31 +88,55 @@ class Changeover:
         self._telemetry = telemetry
         self._inherited = inherited
         self._max_connections = max_connections
-        self.listeners = ListenerSet(gateway, telemetry)
+        self._posts = Posts(gateway.client)
+        telemetry.outlet = Outlet(self._posts.post, gateway.client.work.put, telemetry.journal)
+        self.listeners = ListenerSet(gateway, telemetry, State(acme_folder()))
         self.admin: AdminServer | None = None
         self._admin_section: object = None
         self._store_section: object = StoreSection()  # the default store of a new gateway
         self._demo: DemoServer | None = None
         self._retiring: list[Retiring] = []
         self.expiries: tuple[Expiry, ...] = ()
+        self.stamps: dict[str, tuple[str, ...]] = {}
 
     def prepare(self, loaded: Loaded, generation: int) -> Prepared:
-        """Open the resources of a new configuration. Raises ConfigError with everything undone."""
+        """Compile a new configuration and open its resources. Raises ConfigError with everything undone."""
+        return at_once(self.open_steps(self.compile(loaded, generation)))
+
+    def compile(self, loaded: Loaded, generation: int) -> Compiled:
+        """Check and compile a new configuration. It reads files and the present plan, opens and changes nothing, and
+        may run in a thread. Raises ConfigError."""
         config, gateway = loaded.config, self._gateway
+        stamps = pem_stamps(config)  # before the files are read: a file that changes meanwhile is read again
         checked = preflight(config)
         if checked.faults:
             raise ConfigError(loaded.located(checked.faults))
+        builtin = {"demo": demo_spec(self._demo_path())} if uses_demo(config) else {}
+        try:
+            plan = compile_plan(
+                config, generation, gateway.plan, builtin=builtin, gates=gateway.gates, keys=gateway.keys,
+                ledger=gateway.ledger,
+            )
+        except ConfigError as error:
+            raise ConfigError(loaded.located(error.findings)) from error
+        return Compiled(loaded, plan, tuple(checked.expiries), stamps)
+
+    def open_steps(self, compiled: Compiled) -> Generator[None, None, Prepared]:
+        """Open the resources of a compiled configuration in steps of less than a millisecond, except for files and
+        sockets. Raises ConfigError with everything undone, as does closing the generator."""
+        plan, config, gateway = compiled.plan, compiled.loaded.config, self._gateway
         undo: list[Callable[[], None]] = []
         try:
             telemetry = self._telemetry.prepare(telemetry_settings(config))
             undo.append(lambda: self._telemetry.discard(telemetry))
             self._prepare_demo(config, undo)
-            builtin = {} if self._demo is None else {"demo": self._demo.spec}
-            plan = compile_plan(config, generation, gateway.plan, builtin=builtin, gates=gateway.gates)
             carried = carryover(gateway.plan, plan)
             for upstream in carried.created:
                 undo.append(upstream.close)
+                if (replaced := carried.replaced.get(upstream.name)) is not None:
+                    upstream.inherit_state(replaced)
                 upstream.open(gateway.client.connect)
+                yield
             store = self._prepare_store(config, undo)
             listeners = self.listeners.prepare(config.listeners, self._inherited)
             undo.append(listeners.undo)
@@ -105,9 +146,11 @@ class Changeover:
         except BaseException as error:  # rescue door: after any error nothing stays open; it is raised again
             undo_all(undo)
             if isinstance(error, ConfigError):
-                raise ConfigError(loaded.located(error.findings)) from error
+                raise ConfigError(compiled.loaded.located(error.findings)) from error
             raise
-        return Prepared(plan, carried, telemetry, listeners, admin, store, tuple(undo), tuple(checked.expiries))
+        return Prepared(
+            plan, carried, telemetry, listeners, admin, store, tuple(undo), compiled.expiries, compiled.stamps
+        )
 
     def _prepare_store(self, config: Config, undo: list[Callable[[], None]]) -> Store | None:
         """Open a store if its section has changed. Entries of the old store are not copied."""
@@ -118,14 +161,18 @@ class Changeover:
         return store
 
     def _prepare_demo(self, config: Config, undo: list[Callable[[], None]]) -> None:
-        if self._demo is not None or all(route.upstream != "demo" for route in config.routes):
+        if self._demo is not None or not uses_demo(config):
             return
         try:
-            folder = admin_socket_path.make_private_folder(admin_socket_path.private_folder())
-            self._demo = DemoServer(os.path.join(folder, f"demo-{os.getpid()}.sock"))
+            admin_socket_path.make_private_folder(admin_socket_path.private_folder())
+            self._demo = DemoServer(self._demo_path())
         except OSError as error:
             raise config_error("routes", f"the demo upstream cannot be started: {error.strerror or error}") from error
         undo.append(self._close_demo)
+
+    @staticmethod
+    def _demo_path() -> str:
+        return os.path.join(admin_socket_path.private_folder(), f"demo-{os.getpid()}.sock")
 
     def _close_demo(self) -> None:
         if self._demo is not None:
@@ -139,6 +186,8 @@ class Changeover:
         path = admin_socket_path.socket_path(config.admin.address)
         if self.admin is not None and self.admin.path == path:
             raise config_error("admin", "mode and owner of the admin socket change only by a restart")
+        if stored_name(f"unix:{path}") not in self._inherited:
+            path = admin_socket_path.unheld(path, config.admin.address)
         stored = stored_name(f"unix:{path}")
         inherited = self._inherited.get(stored)
         try:
@@ -149,8 +198,8 @@ class Changeover:
             return server
         except OSError as error:
             why = error.strerror or str(error)
-            hint = "set admin: {address: unix:/path}"
-            raise config_error("admin.address", f"cannot listen on unix:{path}: {why}", hint) from error
+            suggestion = "set admin: {address: unix:/path}"
+            raise config_error("admin.address", f"cannot listen on unix:{path}: {why}", suggestion) from error
 
     def commit(self, prepared: Prepared, serve_admin: Callable[[AdminServer], None]) -> None:
         """Put a prepared configuration into force. Cannot fail."""
@@ -159,6 +208,11 @@ class Changeover:
         self._telemetry.set_generation(prepared.plan.generation)
         gateway.plan = prepared.plan
         gateway.gates.apply(prepared.plan.gate_limits)
+        gateway.ledger.apply(prepared.plan.counters)
+        for upstream in prepared.carried.created:
+            replaced = prepared.carried.replaced.get(upstream.name)
+            if replaced is not None and replaced.operator_changes != upstream.operator_changes:
+                upstream.inherit_state(replaced)
         for name, endpoints in prepared.plan.endpoints.items():
             prepared.plan.upstreams[name].set_endpoints(endpoints)
         max_connections, configured = self._max_connections, prepared.plan.config.daemon.connections
@@ -170,7 +224,7 @@ class Changeover:
             self.admin = prepared.admin
             serve_admin(prepared.admin)
         self._admin_section = prepared.plan.config.admin
-        self.expiries = prepared.expiries
+        self.expiries, self.stamps = prepared.expiries, prepared.stamps
         if prepared.store is not None:
             gateway.store.close(wait=False)
             gateway.store = prepared.store
@@ -180,6 +234,11 @@ class Changeover:
             deadline = clock.monotonic() + timeout_s if timeout_s else float("inf")
             self._retiring.append(Retiring(old.generation, prepared.carried.retired, deadline))
             self.retire()
+
+    def replace_expiries(self, listener: str, expiries: list[Expiry]) -> None:
+        """Note the expiry of the certificate files of a listener, which were changed."""
+        others = (one for one in self.expiries if (one.kind, one.name) != ("listener", listener))
+        self.expiries = (*others, *expiries)
 
     def retire(self) -> None:
         """Retire old plans without exchanges. End exchanges that exceed `retire_timeout`. Called by a timer."""
@@ -227,6 +286,7 @@ class Changeover:
         plan = self._gateway.plan
         for upstream in (*(plan.upstreams.values() if plan is not None else ()), *self._retiring_upstreams()):
             upstream.close()
+        self._posts.close()
         self._close_demo()
 
     def _retiring_upstreams(self) -> list[Upstream]:
@@ -246,8 +306,13 @@ def undo_all(undo: list[Callable[[], None]] | tuple[Callable[[], None], ...]) ->
         step()
 
 
-def config_error(path: str, message: str, hint: str = "") -> ConfigError:
-    return ConfigError([Finding("", 0, 0, path, message, hint)])
+def config_error(path: str, message: str, suggestion: str = "") -> ConfigError:
+    return ConfigError([Finding("", 0, 0, path, message, suggestion)])
+
+
+def uses_demo(config: Config) -> bool:
+    """True if a route names the built-in upstream `demo`."""
+    return any(route.upstream == "demo" for route in config.routes)
 
 
 def telemetry_settings(config: Config) -> TelemetrySettings:

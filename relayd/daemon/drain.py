@@ -5,21 +5,25 @@
             response closes its connection; at most handover_timeout, which a stop of the whole service shortens
 
 1. A drain ends with the last exchange or at its timeout, whichever is first, and immediately if `forced` is set.
+   Before it ends, shared rates and budgets get SETTLE_S to send what was used, and telemetry TELEMETRY_S to send what
+   is queued.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 
 from relayd import clock
-from relayd.daemon.changeover import Changeover
+from relayd.daemon.changeover import Changeover, end_exchanges
 from relayd.daemon.notify import Notifier
 from relayd.proxy.gateway import Gateway
 from relayd.telemetry.journal import Journal
 
 STEP_S = 0.02
 NOTIFY_S = 1.0
+SETTLE_S, TELEMETRY_S = 2.0, 3.0
 EXTEND_S = 5.0
 
 
@@ -51,7 +55,7 @@ class Drain:
         self._notifier.stopping(f"draining {self._in_flight} exchanges", timeout_s)
         self._changeover.listeners.close()
         self._close_idle = True
-        return self._wait_until_empty(timeout_s)
+        return self._finish(timeout_s)
 
     def leave(self, reason: str) -> Coroutine[None, None, None]:
         """Leave new connections to another process. The returned coroutine ends at the last exchange or the timeout.
@@ -66,7 +70,7 @@ class Drain:
             "leaving", "Another process accepts now; this one finishes its exchanges.", signal=reason,
             exchanges=self._in_flight, connections=connections, handover_timeout_s=timeout_s,
         )
-        return self._wait_until_empty(timeout_s)
+        return self._finish(timeout_s)
 
     def shorten(self, reason: str) -> None:
         """Limit a leaving process to the drain timeout, because the whole service is being stopped."""
@@ -74,6 +78,27 @@ class Drain:
         self._journal.info("draining", signal=reason, exchanges=self._in_flight, drain_timeout_s=timeout_s)
         self._close_idle = True
         self._deadline = min(self._deadline, clock.monotonic() + timeout_s)
+
+    async def _finish(self, timeout_s: float) -> None:
+        await self._wait_until_empty(timeout_s)
+        await self._settle_shared()
+        telemetry, end_s = self._gateway.telemetry, clock.monotonic() + TELEMETRY_S
+        telemetry.finish()
+        while not telemetry.is_idle and not self.forced.is_set() and clock.monotonic() < end_s:
+            await asyncio.sleep(STEP_S)
+
+    async def _settle_shared(self) -> None:
+        shared, plan, left = self._gateway.shared, self._gateway.plan, asyncio.Event()
+        if shared is None or plan is None or not shared.is_shared:
+            return
+        end_exchanges(self._gateway, plan.generation)
+        end_s = clock.monotonic() + SETTLE_S
+        while not (shared.is_settled or self.forced.is_set()) and clock.monotonic() < end_s:
+            await asyncio.sleep(STEP_S)
+        if shared.is_settled:
+            shared.leave(left.set)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(left.wait(), SETTLE_S)
 
     async def _wait_until_empty(self, timeout_s: float) -> None:
         gateway, listeners = self._gateway, self._changeover.listeners

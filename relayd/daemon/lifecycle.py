@@ -15,26 +15,42 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from dataclasses import replace
 
 from relayd import __version__, clock
+from relayd.acme.state import State
 from relayd.config.load import Loaded, load
 from relayd.config.model import Config
 from relayd.daemon import activation, admin_socket_path, checks
 from relayd.daemon.accepted import last_accepted
+from relayd.daemon.certificate_watch import CertificateWatch
+from relayd.daemon.certificates import Certificates
 from relayd.daemon.changeover import Changeover, Prepared, end_exchanges, telemetry_settings, undo_all
+from relayd.daemon.discovery import DiscoveryService
 from relayd.daemon.drain import Drain
+from relayd.daemon.file_watch import FileWatch
 from relayd.daemon.generations import Generations
+from relayd.daemon.issued_keys import IssuedKeys
+from relayd.daemon.key_sources import KeySources
+from relayd.daemon.ledger import Ledger
 from relayd.daemon.loop_lag import LoopLag
-from relayd.daemon.maintenance import TICK_S, Maintenance
+from relayd.daemon.maintenance import Maintenance
 from relayd.daemon.notify import Notifier
-from relayd.daemon.preflight import DAY_S, URGENT_S, load_checked, pem_stamps
+from relayd.daemon.preflight import load_checked, pem_stamps
+from relayd.daemon.rates import RateReports
+from relayd.daemon.saved_generation import SavedGeneration
+from relayd.daemon.services import Services
+from relayd.daemon.shared_state import shared_services
 from relayd.daemon.signals import Signals, block_signals
 from relayd.daemon.start_error import StartError, reasons, start_error
-from relayd.daemon.state_dir import seal_key
+from relayd.daemon.state_dir import acme_folder, keys_folder, seal_key, state_folder
+from relayd.daemon.store_reports import StoreReports
+from relayd.daemon.timers import Timers
+from relayd.daemon.turns import in_turns
+from relayd.daemon.upgrade import Upgrade
 from relayd.errors import ConfigError
-from relayd.plan.diff import diff, files_diff
+from relayd.plan.diff import contents_diff, diff, files_diff
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin import AdminServer
 from relayd.server.admin_application import AdminApplication
@@ -46,14 +62,15 @@ from relayd.upstream.transport.client import StreamClient
 
 FLUSH_S = 0.05
 RETIRE_S = 0.5
-CERTIFICATES_S = 3600.0
 RESERVED_DESCRIPTORS = 64
 DESCRIPTORS_PER_CONNECTION = 2
-GC_THRESHOLDS = (50_000, 20, 50)
+# A middle collection examines up to 75,000 objects, some 10 milliseconds; a full one is rare. With a million objects
+# between two middle ones, large bodies of several clients made everybody wait 150 milliseconds.
+GC_THRESHOLDS = (25_000, 2, 1000)
 
 
-def run(path: str) -> int:
-    """Serve until stopped. Raises ConfigError or StartError if the start fails."""
+def run(path: str, *, watch: bool = False) -> int:
+    """Serve until stopped. `watch`: reload when a file changes. Raises ConfigError or StartError if the start fails."""
     block_signals()  # a SIGHUP before the loop runs must neither be lost nor end the process
     old = checks.too_old(checks.versions())
     if old:
@@ -66,18 +83,22 @@ def run(path: str) -> int:
         if accepted is None:
             raise
         loaded, refused = accepted, error
-    return asyncio.run(serve(path, loaded, accepted, refused))
+    return asyncio.run(serve(path, loaded, accepted, refused, watch=watch))
 
 
-async def serve(path: str, loaded: Loaded, accepted: Loaded | None = None, refused: ConfigError | None = None) -> int:
+async def serve(
+    path: str, loaded: Loaded, accepted: Loaded | None = None, refused: ConfigError | None = None, *,
+    watch: bool = False,
+) -> int:
     """Run one process life on the running loop. `accepted`: the configuration to fall back to if `loaded` cannot be put
     into force. `refused`: the error of the file, if `loaded` is that fallback already."""
     # Access log and sinks may fail: `start` opens them.
     settings = replace(telemetry_settings(loaded.config), access_file=None, sinks={})
     telemetry = Telemetry.build(settings)
     LoggingBridge(telemetry.journal).install()
-    life = Lifecycle(path, telemetry)
+    life = Lifecycle(path, telemetry, watch=watch)
     try:
+        await life.services.prepare(loaded.config)
         reason = life.start(loaded, accepted) or refused
         if reason is not None:
             life.report_fallback(reason)
@@ -90,14 +111,17 @@ async def serve(path: str, loaded: Loaded, accepted: Loaded | None = None, refus
 class Lifecycle:
     """Owns every part of the running process. One per process. Used from the loop only."""
 
-    def __init__(self, path: str, telemetry: Telemetry) -> None:
+    def __init__(self, path: str, telemetry: Telemetry, *, watch: bool = False) -> None:
         self.path = os.path.abspath(path)
         self.telemetry, self.journal = telemetry, telemetry.journal
         self.notifier = Notifier()
         self.state = ProcessState(self.path)
         self.lag = LoopLag(telemetry.lag)
         self.state.lag_s, self.state.worst_lag_s = (lambda: self.lag.current_s), (lambda: self.lag.worst_s)
-        self.state.certificates = lambda: [one.describe() for one in self.changeover.expiries]
+        self.state.certificates = lambda: [
+            *(one.describe() for one in self.changeover.expiries), *self.certificates.describe()
+        ]
+        self.state.renew = lambda name: self.certificates.renew(name)
         self.client: StreamClient = StreamClient(force_instance=True)
         self.gateway = Gateway(self.client, telemetry)
         self.gateway.seal_key, fault = seal_key()
@@ -118,16 +142,28 @@ class Lifecycle:
         self._reload_requested = False
         self._waiting_reloads = 0  # number of reloads that wait for the current one
         self._socket_note = ""
-        self.maintenance = Maintenance(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
+        maintenance = Maintenance(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
+        self.certificates = Certificates(self.gateway, self.changeover, State(acme_folder()))
+        self.generations = Generations.of_service()
+        self.saved_generation = SavedGeneration(self.generations, self.journal)
+        self.ledger = Ledger(self.gateway, self.journal, state_folder(), self.gateway.ledger)
+        lookups = (DiscoveryService(self.client, telemetry), KeySources(self.client, telemetry, state_folder()))
+        self.services = Services((
+            maintenance, self.saved_generation,
+            CertificateWatch(lambda: self.changeover.expiries, telemetry, self.certificates.left_s),
+            self.certificates, self.ledger, StoreReports(self.gateway, telemetry),
+            *shared_services(self.gateway, keys_folder(), self.journal),
+            IssuedKeys(self.gateway, keys_folder(), self.journal),
+            RateReports(self.gateway, self.client, telemetry),
+            *((FileWatch(self.path, self.request_reload, self.journal),) if watch else ()),
+        ), lookups)  # fmt: skip
+        self.timers = Timers(self._loop)
         self.drain = Drain(self.gateway, self.changeover, self.notifier, self.journal)
         self._drain_task: asyncio.Task[None] | None = None
         self._stored: dict[str, list[socket.socket]] = {}
         self._files: tuple[str, ...] = ()
-        self._stamps: tuple[str, ...] = ()
-        self.generations = Generations.of_service()
-        self._upgrade: asyncio.Future[str] | None = None
+        self._upgrade = Upgrade(self.notifier, self.journal)
         self._reload: asyncio.Task[None] | None = None
-        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # ---- start
 
@@ -158,13 +194,12 @@ class Lifecycle:
         if self.notifier.has_keeper:
             self._loop.add_reader(self.notifier.fileno(), self._on_keeper_message)
         self.lag.start()
-        self._schedule("flush", FLUSH_S, self.telemetry.flush)
-        self._schedule("send", self.telemetry.interval_s, self._send)
-        self._schedule("retire", RETIRE_S, self.changeover.retire)
-        self._schedule("maintenance", TICK_S, self.maintenance.tick)
-        self._schedule("certificates", CERTIFICATES_S, self._warn_of_certificates)
+        self.timers.every("flush", FLUSH_S, self.telemetry.flush)
+        self.timers.every("send", self.telemetry.interval_s, self._send)
+        self.timers.every("retire", RETIRE_S, self.changeover.retire)
         if self.notifier.watchdog_interval_s:
-            self._schedule("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
+            self.timers.every("watchdog", self.notifier.watchdog_interval_s, self.notifier.watchdog)
+        self.services.start(self.timers)
         gc.collect()
         gc.freeze()  # exclude objects that live as long as the process from collections
         gc.set_threshold(*GC_THRESHOLDS)
@@ -175,15 +210,17 @@ class Lifecycle:
             "started", version=__version__, config=self.path, listeners=addresses, admin=f"unix:{admin}",
             descriptors=self.descriptors.now, pid=os.getpid(),
         )
-        if config.admin.address not in (admin_socket_path.PRIVATE, f"unix:{admin}"):
+        if admin_socket_path.is_moved(admin, config.admin.address):
             self.journal.warning(
-                "admin_moved", "This user cannot create the default socket; relayd's commands look here too.",
+                "admin_moved", "The default socket belongs to another relayd, or this user cannot create it; relayd's "
+                "commands find this one by the configuration file.",
                 admin=f"unix:{admin}",
             )
         self.notifier.ready(self._status_line())
         return refused
 
     def _prepared(self, loaded: Loaded) -> Prepared:
+        self.ledger.restore()
         try:
             return self.changeover.prepare(loaded, self.generations.number_for(loaded.texts))
         except ConfigError as error:
@@ -199,19 +236,13 @@ class Lifecycle:
         server.serve(self.gateway.admin)
         self._socket_note = admin_socket_path.write_note(self.path, server.path)
 
-    def _after_commit(self, loaded: Loaded) -> None:
+    def _after_commit(self, loaded: Loaded, changes: tuple[str, ...] = ()) -> None:
         """Update state after a start or an accepted reload has committed a configuration."""
-        self.state.loaded_wall = clock.wall()
-        self.state.refusal = None
-        self._files, self._stamps = loaded.files, pem_stamps(loaded.config)
-        self.state.warnings = tuple(str(finding) for finding in loaded.warnings)
-        plan = self.gateway.plan
+        self._files, plan = loaded.files, self.gateway.plan
         assert plan is not None
-        self.maintenance.commit(plan)
-        fault = self.generations.save(plan.generation, clock.wall(), loaded.texts)
-        if fault:
-            message = "The configuration is in force, but relayd rollback cannot restore it."
-            self.journal.warning("generation_not_kept", message, reason=fault)
+        self.state.accept(plan.generation, tuple(str(finding) for finding in loaded.warnings), changes)
+        self.services.commit(plan)
+        self.saved_generation.save(plan.generation, loaded.texts)
         self.telemetry.metrics.gauge("relayd.config.rejected", 0)
         stored = self.changeover.stored()
         for name, sockets in self._stored.items():
@@ -222,7 +253,6 @@ class Lifecycle:
         self._stored = stored
         for warning in self.state.warnings:
             self.journal.warning("config_warned", warning)
-        self._warn_of_certificates()
 
     def _status_line(self) -> str:
         plan = self.gateway.plan
@@ -232,42 +262,18 @@ class Lifecycle:
 
     # ---- periodic work
 
-    def _schedule(self, name: str, interval_s: float, callback: Callable[[], None]) -> None:
-        def tick() -> None:
-            self._timers[name] = self._loop.call_later(interval_s, tick)
-            callback()
-
-        if name in self._timers:
-            self._timers[name].cancel()
-        self._timers[name] = self._loop.call_later(interval_s, tick)
-
     def _send(self) -> None:
         self.telemetry.send()
         if self.notifier.connected and self.state.phase == "serving":
             self.notifier.status(self._status_line())
 
     def _gauges(self) -> None:
-        gauge, exchanges = self.telemetry.metrics.gauge, self.gateway.exchanges
-        gauge("relayd.proxy.exchanges", len(exchanges))
-        gauge("relayd.proxy.streams", sum(1 for one in exchanges if one.phase in ("transfer", "tunnel")))
-        for name, listener in self.changeover.listeners.active.items():
-            gauge("relayd.listener.connections", listener.count, listener=name)
-        self.maintenance.gauges()
-        for one in self.changeover.expiries:
-            gauge(f"relayd.{one.kind}.certificate_left", round(one.left_s), **{one.kind: one.name}, file=one.file)
-        plan = self.gateway.plan
-        for name, upstream in plan.upstreams.items() if plan is not None else ():
-            gauge("relayd.upstream.exchanges", upstream.in_flight, upstream=name)
-            gauge("relayd.upstream.unverified", int(not upstream.spec.tls.verify), upstream=name)
-
-    def _warn_of_certificates(self) -> None:
-        """Log certificates that expire soon: once a day, and every hour in their last days."""
-        for one in self.changeover.expiries:
-            if warning := one.warning():
-                urgent = one.left_s <= URGENT_S
-                level, pause_s = ("error", 0.0) if urgent else ("warning", DAY_S - CERTIFICATES_S / 2)
-                key, name = f"certificate:{one.file}", "certificate_expires"
-                self.journal.limited(key, pause_s, level, name, warning, file=one.file)
+        metrics, exchanges = self.telemetry.metrics, self.gateway.exchanges
+        metrics.gauge("relayd.proxy.exchanges", len(exchanges))
+        metrics.gauge("relayd.proxy.streams", sum(1 for one in exchanges if one.phase in ("transfer", "tunnel")))
+        listeners = self.changeover.listeners.active
+        metrics.set_gauges("relayd.listener.connections", {(name,): one.count for name, one in listeners.items()})
+        self.services.gauges()
 
     # ---- reload
 
@@ -314,6 +320,7 @@ class Lifecycle:
         try:
             yield
         finally:
+            self.services.discard()
             self._reloading.release()
 
     async def _reload_now(self) -> ReloadResult:
@@ -322,30 +329,38 @@ class Lifecycle:
         if self.ending():
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
         self.notifier.reloading()
+        loaded: Loaded | None = None
         try:
             loaded = await asyncio.to_thread(load, self.path)  # streams continue while the file is read
-            prepared = self.changeover.prepare(loaded, plan.generation + 1)
+            await self.services.prepare(loaded.config)
+            compiled = await asyncio.to_thread(self.changeover.compile, loaded, plan.generation + 1)
+            changes = await asyncio.to_thread(self._changes, plan.config, loaded, compiled.stamps)
+            prepared = await in_turns(self.changeover.open_steps(compiled)) if changes else None
         except ConfigError as error:
-            return self._refused(tuple(str(finding) for finding in error.findings))
+            # The owner of a port is searched in /proc, which takes long on a machine with many processes.
+            explained = error if loaded is None else await asyncio.to_thread(start_error, error, loaded)
+            return self._refused(reasons(explained))
         except Exception as error:  # rescue door: a failed reload must never stop the service
             return self._refused((f"internal fault: {type(error).__name__}: {error}",))
         if self.ending():  # a stop was requested while the file was read
-            undo_all(prepared.undo)
+            undo_all(() if prepared is None else prepared.undo)
             return ReloadResult(False, plan.generation, findings=("relayd is shutting down",))
-        changes = self._changes(plan.config, loaded)
-        if not changes and self._stamps == pem_stamps(loaded.config):
-            undo_all(prepared.undo)
+        if prepared is None:
             return self._report_unchanged(loaded, plan.generation)
         self.changeover.commit(prepared, self._serve_admin)
-        self._after_commit(loaded)
+        self._after_commit(loaded, changes)
         generation = prepared.plan.generation
-        self._schedule("send", self.telemetry.interval_s, self._send)
+        self.timers.every("send", self.telemetry.interval_s, self._send)
         self.telemetry.metrics.add("relayd.config.reloads", result="accepted")
         self.journal.info("reloaded", f"{len(changes)} changes", config=self.path)
-        for change in changes:
-            self.journal.info("config_changed", change)
+        await in_turns(self._log_changes(changes))
         self._notify_ready()
         return ReloadResult(True, generation, changes, warnings=self.state.warnings)
+
+    def _log_changes(self, changes: Sequence[str]) -> Generator[None, None, None]:
+        for change in changes:
+            self.journal.info("config_changed", change)
+            yield
 
     def _notify_ready(self) -> None:
         """Send READY=1 unless a further reload is due: for the keeper and systemd it ends all changes."""
@@ -361,7 +376,7 @@ class Lifecycle:
         except ConfigError as error:
             findings = tuple(str(finding) for finding in error.findings)
             return ReloadResult(False, plan.generation, findings=findings)
-        changes = self._changes(plan.config, loaded)
+        changes = await asyncio.to_thread(lambda: self._changes(plan.config, loaded, pem_stamps(loaded.config)))
         warnings = tuple(str(finding) for finding in loaded.warnings)
         return ReloadResult(True, plan.generation, changes, warnings=warnings)
 
@@ -375,10 +390,11 @@ class Lifecycle:
         self.notifier.ready(self._status_line())
         return ReloadResult(True, generation, warnings=self.state.warnings)
 
-    def _changes(self, config: Config, loaded: Loaded) -> tuple[str, ...]:
+    def _changes(self, config: Config, loaded: Loaded, stamps: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
         """The changes for the operator: files first, because a missing file explains the following lines."""
         files = files_diff(self._files, loaded.files)
-        return tuple(str(change) for change in (*files, *diff(config, loaded.config)))
+        contents = contents_diff(self.changeover.stamps, stamps)
+        return tuple(str(change) for change in (*files, *diff(config, loaded.config), *contents))
 
     def _refused(self, findings: tuple[str, ...]) -> ReloadResult:
         plan = self.gateway.plan
@@ -406,7 +422,7 @@ class Lifecycle:
             elif command == "leave":
                 self.leave("keeper")
             elif command == "refused":
-                self._on_upgrade_result(f"the new process ended with {argument}; its reasons are in the log")
+                self._upgrade.complete(f"the new process ended with {argument}; its reasons are in the log")
             else:
                 self._loop.remove_reader(self.notifier.fileno())
                 self._keeper_gone()
@@ -427,19 +443,8 @@ class Lifecycle:
         if not self.notifier.has_keeper or self.ending():
             why = "relayd is ending" if self.ending() else "relayd runs without a keeper: `relayd run`"
             return ReloadResult(False, plan.generation, findings=(why,))
-        if self._upgrade is None:
-            self._upgrade = self._loop.create_future()
-            self.notifier.upgrade()
-        fault = await asyncio.shield(self._upgrade)
+        fault = await self._upgrade.request()
         return ReloadResult(not fault, plan.generation, findings=(fault,) if fault else ())
-
-    def _on_upgrade_result(self, fault: str) -> None:
-        """Complete the upgrade request. `fault`: empty if another process has taken over."""
-        if fault:
-            self.journal.error("upgrade_refused", fault)
-        if self._upgrade is not None and not self._upgrade.done():
-            self._upgrade.set_result(fault)
-        self._upgrade = None
 
     # ---- stop
 
@@ -465,7 +470,7 @@ class Lifecycle:
         """Finish the open exchanges, because another process takes over."""
         if self._drain_task is None:
             self.state.phase = "leaving"
-            self._on_upgrade_result("")
+            self._upgrade.complete("")
             self._stop_after(self.drain.leave(name))
 
     def _stop_after(self, drain: Coroutine[None, None, None]) -> None:
@@ -474,8 +479,7 @@ class Lifecycle:
 
     def close(self) -> None:
         """Close every part in the order of their dependencies. Also used after a failed start."""
-        for timer in self._timers.values():
-            timer.cancel()
+        self.timers.close()
         self.lag.stop()
         self.signals.remove(self._loop)
         plan = self.gateway.plan
@@ -486,7 +490,7 @@ class Lifecycle:
             admin_socket_path.remove_note(self._socket_note, self.changeover.admin.path)
         if self.notifier.has_keeper:
             self._loop.remove_reader(self.notifier.fileno())
-        self.maintenance.close()
+        self.services.close()
         self.changeover.close()
         self.client.close()
         if plan is not None:

@@ -10,10 +10,13 @@ import os
 
 from relayd.config.model import Config
 from relayd.daemon.loop_lag import LoopLag
+from relayd.daemon.timers import Timers
 from relayd.limits.overload import Bounds, Reading
 from relayd.plan.plan import Plan
 from relayd.proxy.api_path import translated_path
+from relayd.proxy.client_session import SPACE
 from relayd.proxy.gateway import Gateway
+from relayd.proxy.steps import Work
 from relayd.telemetry.journal import Journal
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import UpstreamSpec
@@ -21,11 +24,14 @@ from relayd.upstream.transport.client import StreamClient
 from relayd.upstream.transport.listing import ModelListFetcher
 from relayd.upstream.transport.probe import Probes
 from relayd.upstream.upstream import Upstream, UpstreamEvent
+from relayd.wire.json_steps import Steps
 
 TICK_S = 0.25
 DESCRIPTOR_TICKS = 20  # ticks between two counts of descriptors, whose cost grows with their number
+SESSION_TICKS = 40  # ticks between two counts of sessions
 SWEEP_TICKS = 240  # ticks between two removals of expired entries from the store
 STORE_FAILED_S = 60.0  # between two log lines about one cause
+FAILED_KEYS_S = 600.0  # between two log lines about one address
 WITHHELD_S = 3600.0  # between two log lines about keys in the responses of an upstream
 BUFFER_FACTOR = 2  # times the limit of the request buffers: rewritten copies and responses are held beside the bodies
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -33,7 +39,7 @@ _INFO_EVENTS = ("breaker_closed", "breaker_half_opened", "endpoint_enabled", "en
 
 
 class Maintenance:
-    """Owned by the lifecycle."""
+    """A service."""
 
     def __init__(
         self, gateway: Gateway, client: StreamClient, lag: LoopLag, journal: Journal, max_descriptors: int
@@ -42,12 +48,12 @@ class Maintenance:
         self._gateway, self._lag, self._journal, self._max_descriptors = gateway, lag, journal, max_descriptors
         self._probes = Probes(client, self._upstreams)
         self._listings = ModelListFetcher(client, self._upstreams, listing_path)
-        self._ticks = self._open_descriptors = 0
+        self._ticks = self._open_descriptors = self._failed_keys = 0
+        self._sessions_created = self._sessions = 0
+        self._counting: Work | None = None
         self._shedding = False
         self._metrics = gateway.telemetry.metrics
-        self._gates: set[str] = set()
         self._logged_notices: set[str] = set()
-        self._endpoints: set[tuple[str, str]] = set()
 
     def _upstreams(self) -> list[Upstream]:
         plan = self._gateway.plan
@@ -58,6 +64,8 @@ class Maintenance:
         self._gateway.overload.bounds = bounds_of(plan.config, self._max_descriptors)
         buffers = plan.config.daemon.request_buffers
         self._gateway.buffers.configure(int(buffers.size), float(buffers.queue_timeout))
+        failed_keys = plan.config.daemon.failed_keys
+        self._gateway.failed_keys.configure(failed_keys.limit, float(failed_keys.per))
         for upstream in plan.upstreams.values():
             upstream.on_change = self._on_upstream_event
         self._logged_notices &= set(self._gateway.store.notices)
@@ -65,7 +73,7 @@ class Maintenance:
 
     def _on_upstream_event(self, change: UpstreamEvent) -> None:
         level = self._journal.info if change.event in _INFO_EVENTS else self._journal.warning
-        level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why)
+        level(change.event, upstream=change.upstream, endpoint=change.address, why=change.why, **change.details)
         self._gateway.gates.wake()  # the change may admit requests that wait for this upstream
         self._gateway.telemetry.metrics.add("relayd.upstream.changes", upstream=change.upstream, event=change.event)
 
@@ -82,9 +90,13 @@ class Maintenance:
                         upstream=upstream.name, endpoint=endpoint.label, where=field,
                     )
 
+    def start(self, timers: Timers) -> None:
+        timers.every("maintenance", TICK_S, self.tick)
+
     def tick(self) -> None:
         """Run one round of the periodic work. Called by a timer."""
         self._log_withheld_keys()
+        self._log_failed_keys()
         self._log_store_faults()
         self._probes.tick()
         self._listings.tick()
@@ -94,6 +106,8 @@ class Maintenance:
         if bounds.descriptors and self._ticks % DESCRIPTOR_TICKS == 0:
             self._open_descriptors = descriptors()
         self._ticks += 1
+        if self._ticks % SESSION_TICKS == 0:
+            self._count_sessions()
         if self._ticks % SWEEP_TICKS == 0:
             self._gateway.store.sweep()
         overload.update(Reading(self._lag.current_s, memory, self._open_descriptors, self._gateway.buffers.used))
@@ -104,6 +118,33 @@ class Maintenance:
                 self._journal.warning("overloaded", message, why=overload.why)
             else:
                 self._journal.info("overload_ended", refused=overload.refused)
+
+    def _count_sessions(self) -> None:
+        """Begin to count the stored sessions, if routes use sessions."""
+        plan = self._gateway.plan
+        if self._counting is None and plan is not None and any(route.uses_session for route in plan.routes):
+            self._counting = Work(self._count_steps(), self._gateway.call_later, self._on_counted)
+            if self._counting.turn():
+                self._on_counted()
+
+    def _count_steps(self) -> Steps[None]:
+        self._sessions = yield from self._gateway.store.count_steps(SPACE)
+
+    def _on_counted(self) -> None:
+        self._counting = None
+
+    def _log_failed_keys(self) -> None:
+        """Count wrong keys, and log addresses that have presented too many."""
+        failed = self._gateway.failed_keys
+        if failed.failures > self._failed_keys:
+            self._metrics.add("relayd.access.failed_keys", failed.failures - self._failed_keys)
+            self._failed_keys = failed.failures
+        for address in failed.pop_limited():
+            self._journal.limited(
+                f"keys_limited:{address}", FAILED_KEYS_S, "warning", "keys_limited",
+                "Keys from this address are refused for a time, because many were wrong.", client=address,
+                limit=failed.limit, per_s=failed.window_s,
+            )
 
     def _log_store_faults(self) -> None:
         """Log failed operations of the store."""
@@ -124,27 +165,27 @@ class Maintenance:
     def gauges(self) -> None:
         """Update gauges and pending log lines. Called before metrics are sent."""
         self._log_withheld_keys()
+        self._log_failed_keys()
         self._log_store_faults()
-        gauge, forget, gateway = self._metrics.gauge, self._metrics.remove_gauge, self._gateway
-        gates = {gate.name: gate for gate in gateway.gates.limited()}
-        for name, gate in gates.items():
-            gauge("relayd.queue.depth", gate.depth, gate=name)
-            gauge("relayd.queue.in_flight", gate.in_flight, gate=name)
-            gauge("relayd.queue.oldest", round(gate.oldest_wait_s(), 3), gate=name)
-        for name in self._gates - gates.keys():
-            for metric in ("relayd.queue.depth", "relayd.queue.in_flight", "relayd.queue.oldest"):
-                forget(metric, gate=name)
-        self._gates = set(gates)
+        created = self._gateway.session_counts.created
+        if created > self._sessions_created:
+            self._metrics.add("relayd.sessions.created", created - self._sessions_created)
+            self._sessions_created = created
+        self._metrics.gauge("relayd.sessions.active", self._sessions)
+        gauge, gauges, gateway = self._metrics.gauge, self._metrics.set_gauges, self._gateway
+        gates = list(gateway.gates.limited())
+        gauges("relayd.queue.depth", {(gate.name,): gate.depth for gate in gates})
+        gauges("relayd.queue.in_flight", {(gate.name,): gate.in_flight for gate in gates})
+        gauges("relayd.queue.oldest", {(gate.name,): round(gate.oldest_wait_s(), 3) for gate in gates})
         gauge("relayd.overload.share", round(gateway.overload.share, 3))
         gauge("relayd.buffers.used", gateway.buffers.used)
         gauge("relayd.buffers.waiting", gateway.buffers.waiting)
         gauge("relayd.buffers.oldest", round(gateway.buffers.oldest_wait_s(), 3))
-        endpoints = {(upstream.name, one.label): one for upstream in self._upstreams() for one in upstream.endpoints}
-        for (upstream_name, label), endpoint in endpoints.items():
-            gauge("relayd.upstream.available", int(endpoint.available), upstream=upstream_name, endpoint=label)
-        for upstream_name, label in self._endpoints - endpoints.keys():
-            forget("relayd.upstream.available", upstream=upstream_name, endpoint=label)
-        self._endpoints = set(endpoints)
+        upstreams = self._upstreams()
+        gauges("relayd.upstream.exchanges", {(one.name,): one.in_flight for one in upstreams})
+        gauges("relayd.upstream.unverified", {(one.name,): int(not one.spec.tls.verify) for one in upstreams})
+        endpoints = [(upstream.name, one) for upstream in upstreams for one in upstream.endpoints]
+        gauges("relayd.upstream.available", {(name, one.label): int(one.available) for name, one in endpoints})
 
     def close(self) -> None:
         """Cancel running probes and fetches."""

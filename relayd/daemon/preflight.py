@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.util
 import os
 import ssl
 import stat
@@ -17,23 +18,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from relayd import clock, registry
+from relayd.acme.state import State
+from relayd.config.https import acme_sections
+from relayd.config.listener import Tls
 from relayd.config.load import Loaded, load
 from relayd.config.model import Config
 from relayd.config.store import STORES
+from relayd.daemon.discovery import CHECKED
 from relayd.daemon.generations import SYSTEM_STATE
-from relayd.daemon.state_dir import state_folder
+from relayd.daemon.state_dir import acme_folder, shared_folder
 from relayd.daemon.unit import Unit
 from relayd.errors import ConfigError, Finding
 from relayd.plan.compile import compile_plan
-from relayd.plan.specs import stamps_of
+from relayd.plan.specs import discovery_spec, stamps_of
 from relayd.schema import Secret
 from relayd.schema.plugins import options_of
 from relayd.server.demo import demo_spec
 from relayd.server.tls import PemFault, load_authorities, load_pair, make_context, validity_of
 from relayd.stores import Bounds
+from relayd.upstream.discovered import discovery
 
 DAY_S = 86400
-PEM = ("cert", "key", "ca")
+PEM = ("cert", "key", "ca", "client_ca", "directory_ca")
+ACME_MODULES = ("acme", "josepy")
 WARN_S, URGENT_S = 30 * DAY_S, 7 * DAY_S
 
 
@@ -81,8 +88,8 @@ class Preflight:
     def faults(self) -> list[Finding]:
         return [one for one in self.findings if one.level == "error"]
 
-    def fault(self, path: str, message: str, hint: str = "") -> None:
-        self.findings.append(Finding("", 0, 0, path, message, hint))
+    def fault(self, path: str, message: str, suggestion: str = "") -> None:
+        self.findings.append(Finding("", 0, 0, path, message, suggestion))
 
 
 def load_checked(path: str, unit: Unit | None = None) -> tuple[Loaded, Preflight]:
@@ -103,6 +110,9 @@ def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = N
     """Run all checks. `files`: the files of the configuration."""
     result = Preflight()
     _listeners(config, result)
+    _acme_library(config, result)
+    _authorities(config, result)
+    _client_certificates(config, result)
     _upstreams(config, result)
     for path, file in _files_written(config):
         if fault := write_fault(file, unit):
@@ -113,14 +123,16 @@ def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = N
                 result.fault(path, f"{file} is not visible to {unit.name} ({rule})", "move it to /etc/relayd")
     for one in result.expiries:
         if warning := one.warning():
-            hint = "renew it, then reload relayd"
-            result.findings.append(Finding("", 0, 0, one.path, warning, hint, level="warning"))
+            suggestion = "renew it, then reload relayd"
+            result.findings.append(Finding("", 0, 0, one.path, warning, suggestion, level="warning"))
     return result
 
 
-def pem_stamps(config: Config) -> tuple[str, ...]:
-    """Stamps that change if a certificate, a key or a file of certificate authorities changes."""
-    return stamps_of(*(file for path, file in _files_read(config) if path.rpartition(".")[2] in PEM))
+def pem_stamps(config: Config) -> dict[str, tuple[str, ...]]:
+    """The files of certificates, private keys and authorities by configuration key, each with a stamp that changes with
+    its contents."""
+    read = _files_read(config)
+    return {path: (file, *stamps_of(file)) for path, file in read if path.rpartition(".")[2] in PEM}
 
 
 def day_of(wall_s: float) -> str:
@@ -137,29 +149,62 @@ def _listeners(config: Config, result: Preflight) -> None:
         if listener.tls is None:
             continue
         try:
-            make_context(name, listener.tls)
+            make_context(name, listener.tls, State(acme_folder()))
         except ConfigError as refused:
             result.findings += refused.findings
             continue
-        for number, one in enumerate(listener.tls.certificates):
-            path = f"listeners.{name}.tls.certificates[{number}]"
-            result.expiries.append(Expiry("listener", name, path, one.cert, validity_of(one.cert).ends_s))
+        result.expiries += listener_expiries(name, listener.tls)
+
+
+def listener_expiries(name: str, tls: Tls) -> list[Expiry]:
+    """The expiry of the certificate files of a listener, without those from ACME. Raises PemFault."""
+    return [
+        Expiry("listener", name, f"listeners.{name}.tls.certificates[{number}]", one.cert, validity_of(one.cert).ends_s)
+        for number, one in enumerate(tls.certificates)
+    ]
+
+
+def _acme_library(config: Config, result: Preflight) -> None:
+    """`tls.acme` needs a library that is not a dependency of the package."""
+    for name, _ in acme_sections(config.listeners):
+        if missing := [module for module in ACME_MODULES if importlib.util.find_spec(module) is None]:
+            message = f"needs the package python3-acme ({missing[0]} is missing)"
+            result.fault(f"listeners.{name}.tls.acme", message, "apt install python3-acme")
+
+
+def _authorities(config: Config, result: Preflight) -> None:
+    """The files of authorities that verify the servers that relayd connects to: upstreams, stores, ACME directories."""
+    for path, file in _files_read(config):
+        if path.rpartition(".")[2] in ("ca", "directory_ca"):
+            try:
+                load_authorities(file)
+            except PemFault as fault:
+                result.fault(path, str(fault), fault.suggestion)
+
+
+def _client_certificates(config: Config, result: Preflight) -> None:
+    """The certificates that relayd presents to these servers."""
+    read = dict(_files_read(config))
+    for path, cert in read.items():
+        key = read.get(f"{path.removesuffix('.cert')}.key")
+        if path.endswith(".tls.cert") and key is not None:
+            try:
+                load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert, key)
+            except PemFault as fault:
+                result.fault(path, str(fault), fault.suggestion)
 
 
 def _upstreams(config: Config, result: Preflight) -> None:
     for name, upstream in config.upstreams.items():
-        tls, path = upstream.tls, f"upstreams.{name}.tls"
-        if tls.ca is not None:
-            try:
-                load_authorities(tls.ca)
-            except PemFault as fault:
-                result.fault(f"{path}.ca", str(fault), fault.hint)
-        if tls.cert is not None and tls.key is not None:
-            try:
-                load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls.cert, tls.key)
-                result.expiries.append(Expiry("upstream", name, f"{path}.cert", tls.cert, validity_of(tls.cert).ends_s))
-            except PemFault as fault:
-                result.fault(f"{path}.cert", str(fault), fault.hint)
+        path, cert = f"upstreams.{name}.tls.cert", upstream.tls.cert
+        if cert is not None and not any(one.path == path for one in result.faults):
+            result.expiries.append(Expiry("upstream", name, path, cert, validity_of(cert).ends_s))
+        if (spec := discovery_spec(upstream.discovery)) is not None:
+            checked, where = discovery(spec, CHECKED), f"upstreams.{name}.discovery.{spec.kind}"
+            for key, reason in checked.faults():
+                result.fault(f"{where}.{key}", reason)
+            for key, warning in checked.cautions():
+                result.findings.append(Finding("", 0, 0, f"{where}.{key}", warning, level="warning"))
 
 
 def _files_written(config: Config) -> Iterator[tuple[str, str]]:
@@ -167,15 +212,20 @@ def _files_written(config: Config) -> Iterator[tuple[str, str]]:
     log = config.telemetry.access_log
     if (file := log.file) is not None and log.format not in ("off", "journal"):
         yield "telemetry.access_log.file", os.path.abspath(file)
+    for name, _ in acme_sections(config.listeners):
+        folder = acme_folder()
+        yield f"listeners.{name}.tls.acme", os.path.join(folder, "lock") if os.path.isdir(folder) else folder
     section = config.store
+    if section.kind is None:  # a default that cannot be opened is replaced by memory
+        return
     file_of = getattr(registry.load(STORES, section.kind), "file_of", None)
     if file_of is not None:
-        bounds = Bounds(section.entries, int(section.size), float(section.ttl), state_folder() or SYSTEM_STATE)
+        bounds = Bounds(section.entries, int(section.size), float(section.ttl), shared_folder() or SYSTEM_STATE)
         yield "store.path", file_of(options_of(section, STORES, section.kind), bounds)
 
 
 def write_fault(file: str, unit: Unit | None = None) -> tuple[str, str] | None:
-    """The error and a hint if a file could not be written or created; None if it could."""
+    """The error and a suggestion if a file could not be written or created; None if it could."""
     folder = os.path.dirname(file)
     if unit is not None:
         if rule := unit.forbids_writing(file):
@@ -186,7 +236,9 @@ def write_fault(file: str, unit: Unit | None = None) -> tuple[str, str] | None:
         mode = os.stat(file).st_mode
         if stat.S_ISDIR(mode):
             return f"{file} cannot be opened: Is a directory", ""
-        return None if os.access(file, os.W_OK, effective_ids=True) else _denied(file, "this user may not write it")
+        if os.access(file, os.W_OK, effective_ids=True):
+            return None
+        return _denied(file, file, "this user may not write it")
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -194,12 +246,20 @@ def write_fault(file: str, unit: Unit | None = None) -> tuple[str, str] | None:
     if not os.path.isdir(folder):
         return f"{file} cannot be opened: No such file or directory", f"the folder {folder} does not exist"
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        return _denied(file, f"this user may not write in {folder}")
+        return _denied(file, folder, f"this user may not write in {folder}")
     return None
 
 
-def _denied(file: str, hint: str) -> tuple[str, str]:
-    return f"{file} cannot be opened: Permission denied", hint
+def _denied(file: str, existing: str, suggestion: str) -> tuple[str, str]:
+    """The error of a file that cannot be written. `existing`: the file, or the folder in which it would be made."""
+    if os.statvfs(existing).f_flag & os.ST_RDONLY:
+        return f"{file} cannot be opened: Read-only file system", ""
+    return f"{file} cannot be opened: Permission denied", suggestion
+
+
+def secrets_of(config: Config) -> Iterator[tuple[str, Secret]]:
+    """All secrets of a configuration, with their keys."""
+    yield from ((path, value) for path, value in _leaves("", config) if isinstance(value, Secret))
 
 
 def _files_read(config: Config) -> Iterator[tuple[str, str]]:

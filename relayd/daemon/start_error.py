@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from relayd.config.listener import Listener
 from relayd.config.load import Loaded
-from relayd.daemon.port_owner import port_owner
+from relayd.daemon.port_owner import port_owner, socket_owner
 from relayd.errors import ConfigError, Finding, RelaydError
 from relayd.server.sockets import split
+
+UNIX = re.compile(r"cannot listen on unix:(\S+): ")
 
 
 class StartError(RelaydError):
@@ -27,9 +31,12 @@ def start_error(error: ConfigError, loaded: Loaded) -> ConfigError | StartError:
 
 def describe(finding: Finding, listener: Listener | None) -> str:
     """One line of a failed start: address, reason, remedy and the process that uses the port."""
-    line = f"{finding.path}: {finding.message}" + (f" ({finding.hint})" if finding.hint else "")
+    line = f"{finding.path}: {finding.message}" + (f" ({finding.suggestion})" if finding.suggestion else "")
     kind, _, port = ("", "", 0) if listener is None else split(listener.address)
-    owner = port_owner(port) if kind == "tcp" and "in use" in finding.message else ""
+    owner = ""
+    if "in use" in finding.message:
+        path = UNIX.search(finding.message)
+        owner = port_owner(port) if kind == "tcp" else socket_owner(path[1]) if path is not None else ""
     return f"{line}; held by {owner}" if owner else line
 
 

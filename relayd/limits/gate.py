@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relayd import clock
-from relayd.limits.permits import Permits
+from relayd.limits.permits import NO_PERMITS, Permits
 from relayd.limits.queue import WaitingQueue
 from relayd.limits.service_time import ServiceTime, margin
 from relayd.limits.ticket import (
@@ -45,12 +45,14 @@ from relayd.limits.ticket import (
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """The settings of `limits:`. `requests` 0 means unlimited, `queue_timeout_s` 0 means no timeout."""
+    """The settings of `limits:`. `requests` 0 means unlimited, `queue_timeout_s` 0 means no timeout. With `shared`,
+    each instance has a part of `requests` (`Gate.set_share`)."""
 
     requests: int = 0
     queue: int = 0
     queue_timeout_s: float = 30.0
     ageing_s: float = 10.0
+    shared: bool = False
 
 
 UNLIMITED = GateLimits()
@@ -76,7 +78,7 @@ class Gate:
 
     __slots__ = (
         "__weakref__", "_last_change_s", "_now", "_permits", "_queue", "_serving", "counts", "limits", "name",
-        "service_time",
+        "service_time", "share",
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class Gate:
     ) -> None:
         self.name = name
         self.limits = limits
+        self.share: int | None = None  # of a shared limit; None if it is not known
         self.counts = Counts()
         self.service_time = ServiceTime()
         self._permits = Permits(limits.requests)
@@ -110,8 +113,20 @@ class Gate:
     def configure(self, limits: GateLimits) -> None:
         """Set new limits, effective immediately. New permits are granted; no permit and no queue entry is revoked."""
         self.limits = limits
-        self._permits.limit = limits.requests
         self._queue.ageing_s = limits.ageing_s
+        self._apply_limit()
+
+    def set_share(self, share: int | None) -> None:
+        """Set the number of permits that this instance has of a shared limit. Without one it has all of them."""
+        if share != self.share:
+            self.share = share
+            self._apply_limit()
+
+    def _apply_limit(self) -> None:
+        requests, share = self.limits.requests, self.share
+        if requests and share is not None and self.limits.shared:
+            requests = min(requests, share) or NO_PERMITS
+        self._permits.limit = requests
         self._serve()
 
     def acquire(
@@ -239,6 +254,7 @@ class Gate:
         return {
             "name": self.name,
             "requests": limits.requests,
+            "share": self.share if limits.shared else None,
             "in_flight": self._permits.taken,
             "queue": limits.queue,
             "depth": depth,

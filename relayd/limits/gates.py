@@ -29,10 +29,11 @@ class Gates:
 
     def names(self) -> set[str]:
         """The names of all gates that are referenced."""
-        return set(self._known)
+        return {gate.name for gate in self._alive()}
 
     def get(self, name: str) -> Gate:
-        """The gate of this name, created by the first call. It exists while it is referenced."""
+        """The gate of this name, created by the first call. It exists while it is referenced. A reload compiles in a
+        thread and calls this there."""
         gate = self._known.get(name)
         if gate is None:
             gate = self._known[name] = Gate(name, now=self._now)
@@ -52,7 +53,7 @@ class Gates:
 
     def sweep(self, now_s: float) -> None:
         """Refuse requests that waited too long and grant free permits. Called by a timer."""
-        for gate in list(self._known.values()):
+        for gate in self._alive():
             if gate.depth:
                 gate.sweep(now_s)
         if self._draining:
@@ -60,12 +61,16 @@ class Gates:
 
     def wake(self) -> None:
         """Grant what became possible in any gate, after capacity elsewhere became available."""
-        for gate in list(self._known.values()):
+        for gate in self._alive():
             gate.wake()
 
     def limited(self) -> list[Gate]:
         """The gates that have a limit or waiting requests, sorted by name."""
         return [gate for name, gate in sorted(self._gates.items()) if gate.limits.requests or gate.depth]
+
+    def _alive(self) -> list[Gate]:
+        # valuerefs() is one operation of the interpreter; values() is not, and a thread may add a gate meanwhile.
+        return [gate for reference in self._known.valuerefs() if (gate := reference()) is not None]
 
     def _remove_drained(self) -> None:
         for name in list(self._draining):

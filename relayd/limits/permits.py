@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+NO_PERMITS = -1
+
 
 class Permits:
-    """Permit counters. Owned by one gate. A `limit` of 0 means unlimited. `held` maps consumers to their permits; a
-    consumer without permits has no entry."""
+    """Permit counters. Owned by one gate. A `limit` of 0 means unlimited, NO_PERMITS that none is granted. `held` maps
+    consumers to their permits; a consumer without permits has no entry."""
 
     __slots__ = ("held", "limit", "taken")
 
@@ -28,7 +30,7 @@ class Permits:
     @property
     def over(self) -> int:
         """The number of permits in use above the limit."""
-        return max(0, self.taken - self.limit) if self.limit else 0
+        return max(0, self.taken - max(0, self.limit)) if self.limit else 0
 
     def acquire(self, consumer: str) -> None:
         """Acquire a permit for this consumer."""

@@ -1,6 +1,6 @@
 """Compiles the configuration into the plan: every decision that needs no request is made here.
 
-1. Compiling has no side effects and opens nothing; the plan can be discarded.
+1. Compiling has no side effects and opens nothing; the plan can be discarded. A reload compiles in a thread.
 2. All faults are collected before ConfigError is raised.
 3. A route that cannot be served yet answers with an error. It is not left out, because its requests would then match
    the next route, and it is never partly served.
@@ -14,19 +14,24 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from relayd import clock
-from relayd.access.consumers import Consumers
-from relayd.access.credential import AI_KEY_FIELDS, USUAL_KEY_FIELDS
+from relayd.access.credential import USUAL_KEY_FIELDS
+from relayd.access.key_store import KeyStore
+from relayd.config.https import redirect_port
 from relayd.config.model import AddedHeaders, Config
-from relayd.config.route import Route, authenticators_of
+from relayd.config.route import Route
 from relayd.errors import ConfigError, Finding
 from relayd.limits.gates import Gates
+from relayd.limits.ledger import Ledger
+from relayd.plan.consumers import compile_consumers
 from relayd.plan.gates import gate_limits
-from relayd.plan.plan import HeaderNames, Plan, PlannedRoute, Target, merged_timeouts
+from relayd.plan.identities import Identities
+from relayd.plan.plan import HeaderNames, Plan, PlannedRoute, merged_timeouts
+from relayd.plan.prices import prices_of
+from relayd.plan.rates import limit_sets
 from relayd.plan.resilience import Parts, dialects_of, model_table, model_targets, resilience_of
 from relayd.plan.rewriting import Rewriting, field_edits, rewriting
 from relayd.plan.specs import upstream_spec
 from relayd.protocols import registry
-from relayd.protocols.dialect import Dialect
 from relayd.routing.matchers import Matcher, matcher
 from relayd.routing.table import Table
 from relayd.upstream.spec import Timeouts, UpstreamSpec
@@ -61,12 +66,14 @@ def compile_plan(
     *,
     builtin: Mapping[str, UpstreamSpec] = NO_BUILT_INS,
     gates: Gates | None = None,
+    keys: KeyStore | None = None,
+    ledger: Ledger | None = None,
 ) -> Plan:
     """The plan of a configuration.
 
     Live upstreams of `previous` are shared if only their endpoints differ. `builtin` holds the specs of built-in
-    upstreams such as `demo`, used if a route names them; their paths are not changed. `gates` are the gates of the
-    process, None if the plan will not serve requests.
+    upstreams such as `demo`, used if a route names them; their paths are not changed. `gates` and `ledger` are those of
+    the process, None if the plan will not serve requests. `keys` is the key store, None without one.
     Raises ConfigError with all faults that concern the combination of sections.
     """
     faults = _Faults()
@@ -75,13 +82,16 @@ def compile_plan(
     limits = gate_limits(config)
     known = Gates() if gates is None else gates
     named = {name: known.get(name) for name in limits}
-    parts = Parts(config, upstreams, dialects_of(config), named)
+    counted = Ledger() if ledger is None else ledger
+    sets = limit_sets(config, counted)
+    parts = Parts(config, upstreams, dialects_of(config), named, sets)
     rules: list[tuple[Matcher, PlannedRoute]] = []
     for number, route in enumerate(config.routes):
         at = f"routes[{number}]"
         rule = faults.collect(f"{at}.match", lambda route=route: _matcher(route), Matcher())  # type: ignore[misc]
         rules.append((rule, _route(at, route, config, parts, faults)))
-    consumers = _consumers(config, parts.dialects)
+    identities = Identities(config, named, sets, counted)
+    consumers = compile_consumers(config, parts.dialects, identities, faults.found, keys)
     for first, second in consumers.shared():
         faults.found.append((f"consumers.{second}", f"has the same key as {first}; relayd cannot distinguish them"))
     if faults.found:
@@ -92,7 +102,7 @@ def compile_plan(
         table=Table(rules),
         routes=tuple(route for _, route in rules),
         upstreams=MappingProxyType(upstreams),
-        endpoints=MappingProxyType({name: spec.endpoints for name, spec in specs.items()}),
+        endpoints=MappingProxyType({name: spec.endpoints for name, spec in specs.items() if spec.discovery is None}),
         consumers=consumers,
         header_names=_header_names(config.headers),
         key_fields=consumers.key_fields() - USUAL_KEY_FIELDS,
@@ -101,10 +111,12 @@ def compile_plan(
         dialects=MappingProxyType(dict(parts.dialects)),
         model_targets=MappingProxyType(model_targets(config, parts)),
         gate_limits=MappingProxyType(limits),
-        consumer_gates=MappingProxyType({
-            name: named[f"consumer {name}"] for name in config.consumers if f"consumer {name}" in named
+        counters=tuple(counter for one in sets.values() for counter in one.fixed()),
+        https_redirects=MappingProxyType({
+            name: redirect_port(config.listeners) for name, one in config.listeners.items() if one.https_redirect
         }),
-        priorities=MappingProxyType({name: one.priority for name, one in config.consumers.items() if one.priority}),
+        prices=prices_of(config.prices),
+        session_upstreams=frozenset(name for name, spec in specs.items() if spec.session_affinity),
     )
 
 
@@ -121,14 +133,15 @@ def _specs(config: Config, builtin: Mapping[str, UpstreamSpec], faults: _Faults)
 
 
 def _live(spec: UpstreamSpec, previous: Plan | None) -> Upstream:
-    """The upstream of the previous plan if only its endpoints differ, which the commit sets; else a new one."""
+    """The upstream of the previous plan if only its endpoints differ, which the commit sets; else a new one, which
+    inherits the state of the previous one before it is opened (plan/carryover)."""
     live = None if previous is None else previous.upstreams.get(spec.name)
     if live is not None and replace(live.spec, endpoints=spec.endpoints) == spec:
         return live
-    created = Upstream(spec)
-    if live is not None:
-        created.inherit_state(live)
-    return created
+    if live is None:
+        return Upstream(spec)
+    # The addresses in force are the best known ones, until the new upstream's discovery has answered.
+    return Upstream(spec if spec.discovery is None else replace(spec, endpoints=live.assigned))
 
 
 def _matcher(route: Route) -> Matcher:
@@ -147,6 +160,8 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
     changed = faults.collect(at, lambda: rewriting(route, protocol), Rewriting())
     auth = None if upstream is None else upstream.spec.auth
     reserved = frozenset() if auth is None or auth.kind == "query" else frozenset({auth.name.lower().encode()})
+    resilience = resilience_of(route, parts) if action == "proxy" else None
+    has_dialect = resilience is not None and resilience.dialect is not None
     return PlannedRoute(
         name=route.name,
         config=route,
@@ -164,7 +179,7 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         cors=route.cors,
         redirect=route.redirect,
         respond=route.respond,
-        body_limit=int(route.body_limit),
+        body_limit=_body_limit(route, config),
         timeouts=merged_timeouts(route.timeouts, Timeouts() if upstream is None else upstream.spec.timeouts),
         upgrade=route.upgrade,
         trailers=route.trailers,
@@ -173,19 +188,24 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         error_shape=_error_shape(route, upstream),
         admin_prefix=route.admin_prefix.rstrip("/").encode(),
         admin_write=route.admin_write,
-        resilience=resilience_of(route, parts) if action == "proxy" else None,
-        targets=(Target(upstream),) if action == "proxy" and upstream is not None else (),
-        has_consumers=bool(config.consumers),
+        resilience=resilience,
+        targets=(parts.target(upstream.name),) if action == "proxy" and upstream is not None else (),
+        limit_set=parts.limit_sets.get(f"route {route.name}"),
+        tells_rates=has_dialect if route.tells_rates is None else route.tells_rates,
         keepalive_s=float(route.keepalive or 0.0),
+        uses_session=action == "sessions" or (action == "proxy" and route.session),
         rewrites_path=action == "proxy" and (changed != Rewriting() or _has_base(route, parts)),
     )
 
 
 def _has_base(route: Route, parts: Parts) -> bool:
-    """True if some endpoint of the route's upstreams has a base path."""
+    """True if some endpoint of the route's upstreams has a base path, or may have one when it is discovered."""
     further = [one.upstream for one in (*route.fallbacks, route.canary, route.mirror) if one is not None]
     named = [parts.upstreams[name] for name in (route.upstream or "", *further) if name in parts.upstreams]
-    return route.upstream == "by_model" or any(one.base_path for upstream in named for one in upstream.spec.endpoints)
+    return route.upstream == "by_model" or any(
+        upstream.spec.discovery is not None or any(one.base_path for one in upstream.spec.endpoints)
+        for upstream in named
+    )
 
 
 def _action(route: Route, upstream: Upstream | None) -> str:
@@ -195,9 +215,16 @@ def _action(route: Route, upstream: Upstream | None) -> str:
         return "respond"
     if route.upstream == "admin":
         return "admin"
+    if route.upstream == "sessions":
+        return "sessions"
     if upstream is None and route.upstream != "by_model":  # a built-in upstream that this process lacks
         return "unavailable"
     return "proxy"
+
+
+def _body_limit(route: Route, config: Config) -> int:
+    limit, size = int(route.body_limit), int(config.sessions.size)
+    return limit if route.upstream != "sessions" else min(limit or size, size)
 
 
 def _error_shape(route: Route, upstream: Upstream | None) -> str:
@@ -207,17 +234,6 @@ def _error_shape(route: Route, upstream: Upstream | None) -> str:
         return "openai"
     protocol = route.protocol or (registry.PLAIN if upstream is None else upstream.spec.protocol)
     return "problem" if protocol == registry.PLAIN else "openai"
-
-
-def _consumers(config: Config, dialects: Mapping[str, Dialect]) -> Consumers:
-    headers = (one.key_header.decode() for one in dialects.values() if one.key_header is not None)
-    fields = tuple(dict.fromkeys((*AI_KEY_FIELDS, *headers)))
-    return Consumers(
-        (name, credential)
-        for name, consumer in config.consumers.items()
-        for authenticator in authenticators_of(consumer).values()
-        for credential in authenticator.credentials(fields)
-    )
 
 
 def _header_names(headers: AddedHeaders) -> HeaderNames:

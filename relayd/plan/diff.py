@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from relayd.config.model import Config
-from relayd.schema import Duration, Secret, Size
+from relayd.money import amount_text
+from relayd.schema import Duration, Money, Secret, Size
 from relayd.schema.units import format_duration, format_size
 from relayd.wire.redact import SECRET_FIELDS
 
@@ -46,6 +47,15 @@ def files_diff(old: Sequence[str], new: Sequence[str]) -> list[Change]:
     if len(after) < len(before):
         changes.append(Change("~", "include", f"{_files(before)} -> {_files(after)}"))
     return changes
+
+
+def contents_diff(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tuple[str, ...]]) -> list[Change]:
+    """Files whose name stayed the same while their contents changed. The values of both are by configuration key: the
+    file, and what changes with its contents."""
+    return [
+        Change("~", path, f"{after[0]} changed") for path, after in new.items()
+        if (before := old.get(path)) is not None and before[0] == after[0] and before != after
+    ]
 
 
 def _files(names: Sequence[str]) -> str:
@@ -136,6 +146,8 @@ def show(value: Any) -> str:
         text = format_duration(value)
     elif isinstance(value, Size):
         text = format_size(value)
+    elif isinstance(value, Money):
+        text = amount_text(value)
     elif isinstance(value, (tuple, list)):
         text = "[" + ", ".join(show(item) for item in value) + "]"
     elif dataclasses.is_dataclass(value):

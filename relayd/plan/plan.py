@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from relayd.access.consumers import Consumers
 from relayd.config.model import Config
 from relayd.config.route import Cors, Redirect, Respond, Route, RouteTimeouts
+from relayd.limits.counter import Counter
 from relayd.limits.gate import Gate, GateLimits
+from relayd.limits.limit_set import LimitSet
+from relayd.limits.prices import Prices
 from relayd.protocols.dialect import Dialect
 from relayd.routing.models import ModelTable
 from relayd.routing.table import Table
@@ -23,7 +26,7 @@ from relayd.wire.path import with_one_slash
 class Target:
     """A possible target of an attempt. `model` is the model's name at the upstream, None to keep the client's name.
     `on` holds the failure classes for which a fallback is used (`any` for all). `dialect` is the dialect of the
-    endpoints, None for opaque bytes. `gate` is the upstream's gate.
+    endpoints, None for opaque bytes. `gate` is the upstream's gate, `limit_set` its rates and budgets.
     """
 
     upstream: Upstream
@@ -31,6 +34,7 @@ class Target:
     on: frozenset[str] = frozenset()
     dialect: Dialect | None = None
     gate: Gate | None = None
+    limit_set: LimitSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,8 @@ class Resilience:
     requests, with their weights; empty with `by_model`. `needs_body` is true if a body must be buffered before a target
     is chosen (with a dialect, a text body always is). `keepalive_s` is the silence after which a translated stream gets
     a comment, `passthrough_keepalive_s` the same for a stream that passes; 0 disables the comments. `serves_websocket`
-    is true if the route serves the dialect's WebSocket transport. `mirror` gets a copy of `mirror_share` (0 to 1) of
-    the requests.
+    is true if the route serves the dialect's WebSocket transport. `counts_models` is true if a rate or budget of the
+    route or of a target depends on the model. `mirror` gets a copy of `mirror_share` (0 to 1) of the requests.
     """
 
     dialect: Dialect | None = None
@@ -57,19 +61,20 @@ class Resilience:
     passthrough_keepalive_s: float = 0.0
     tells_attempts: bool = False
     serves_websocket: bool = False
+    counts_models: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRoute:
-    """One compiled route. `action` is proxy, redirect, respond, admin or unavailable (not in force yet).
+    """One compiled route. `action` is proxy, redirect, respond, admin, sessions or unavailable (not in force yet).
 
     The first `strip_length` bytes of the path are replaced by `replacement`. If `replacement_template` is set, the
     whole path is instead matched by `regex` and becomes this template with \\1 references. `error_shape` is openai,
     problem or text; with `config.errors == "auto"` the writer of the error sends text to clients that accept only plain
-    text. `targets` is the one target of a route without `resilience`. `has_consumers` is true if the configuration has
-    consumers. `rewrites_path` is true if the path that is sent may differ from the client's path: it is rewritten, or
-    appended to an endpoint's base path. `keepalive_s` is the silence after which an event stream without a dialect gets
-    a comment; 0 disables the comments.
+    text. `targets` is the one target of a route without `resilience`. `rewrites_path` is true if the path that is sent
+    may differ from the client's path: it is rewritten, or appended to an endpoint's base path. `keepalive_s` is the
+    silence after which an event stream without a dialect gets a comment; 0 disables the comments. `uses_session` is
+    true if the session of the client is found.
     """
 
     name: str
@@ -97,9 +102,11 @@ class PlannedRoute:
     regex: re.Pattern[bytes] | None = None
     resilience: Resilience | None = None
     targets: tuple[Target, ...] = ()
-    has_consumers: bool = False
     rewrites_path: bool = False
     keepalive_s: float = 0.0
+    limit_set: LimitSet | None = None
+    tells_rates: bool = False
+    uses_session: bool = False
 
     def rewritten(self, path: bytes) -> bytes:
         """The upstream path, without the endpoint's base path; only the configured bytes change.
@@ -127,6 +134,8 @@ class PlannedRoute:
 
 def merged_timeouts(own: RouteTimeouts, theirs: Timeouts) -> Timeouts:
     """The timeouts of an upstream, overridden by those of the route."""
+    if own.first_byte is None and own.idle is None and own.total is None:
+        return theirs
     return Timeouts(
         connect_s=theirs.connect_s,
         first_byte_s=theirs.first_byte_s if own.first_byte is None else float(own.first_byte),
@@ -140,7 +149,9 @@ class HeaderNames:
     """Names of the fields that relayd writes, as bytes; b"" is off.
 
     `custom` contains, in lower case, the names that are not defaults. Fields of the other side with these names are
-    dropped. The parsers drop fields with the default names, even if these are renamed or off.
+    dropped. The parsers drop fields with the default names, even if these are renamed or off. The members behind it are
+    made from the names: the beginning of the request id's line, the line of the processing time with a place for it,
+    and the last lines of a response head.
     """
 
     request_id: bytes
@@ -153,6 +164,15 @@ class HeaderNames:
     process_time: bytes
     proxy_by: bytes
     custom: frozenset[bytes]
+    request_id_start: bytes = field(init=False)
+    process_time_line: bytes = field(init=False)
+    last_lines: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        timing, by = self.process_time.replace(b"%", b"%%"), self.proxy_by
+        object.__setattr__(self, "request_id_start", self.request_id + b": " if self.request_id else b"")
+        object.__setattr__(self, "process_time_line", timing + b": %.4f\r\n" if timing else b"")
+        object.__setattr__(self, "last_lines", by + b": relayd\r\n\r\n" if by else b"\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +180,10 @@ class Plan:
     """The compiled configuration of one generation (1, 2, ...), as exchanges use it.
 
     `key_fields` are the lower-case names of the fields, besides the usual ones, in which consumers send their keys.
-    `consumer_gates` contains only consumers with limits, `priorities` only those with a priority other than 0. The
-    commit applies `gate_limits` and the `endpoints` of the upstreams. `model_targets` has the targets of each entry of
-    `models`. `created_s` is the creation time of the plan, in Unix seconds.
+    The commit applies `gate_limits` and the configured `endpoints` of the upstreams. `model_targets` has the targets of
+    each entry of `models`. `created_s` is the creation time of the plan, in Unix seconds. `https_redirects` has the
+    HTTPS port of each listener that redirects. `prices` is None if no prices are configured. `session_upstreams` are
+    the names of the upstreams with `affinity: session`.
     """
 
     generation: int
@@ -179,5 +200,7 @@ class Plan:
     model_targets: Mapping[str, tuple[Target, ...]] = field(default_factory=dict)
     gate_limits: Mapping[str, GateLimits] = field(default_factory=dict)
     endpoints: Mapping[str, tuple[EndpointSpec, ...]] = field(default_factory=dict)
-    consumer_gates: Mapping[str, Gate] = field(default_factory=dict)
-    priorities: Mapping[str, int] = field(default_factory=dict)
+    https_redirects: Mapping[str, int] = field(default_factory=dict)
+    counters: tuple[Counter, ...] = ()
+    prices: Prices | None = None
+    session_upstreams: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ from relayd.config.model import Config
 from relayd.config.resilience import Fallback
 from relayd.config.route import Route
 from relayd.limits.gate import Gate
+from relayd.limits.limit_set import LimitSet
 from relayd.plan.plan import Resilience, Target
 from relayd.protocols import registry
 from relayd.protocols.dialect import Dialect
@@ -24,13 +25,14 @@ class Parts:
     upstreams: Mapping[str, Upstream]
     dialects: Mapping[str, Dialect]
     gates: Mapping[str, Gate]
+    limit_sets: Mapping[str, LimitSet]
 
     def target(self, upstream: str, model: str | None = None, on: tuple[str, ...] = ()) -> Target:
         """Create one target. Raises KeyError for an upstream that is not in the plan."""
         live = self.upstreams[upstream]
         return Target(
             upstream=live, model=model, on=frozenset(on), dialect=self.dialects.get(live.spec.protocol),
-            gate=self.gates.get(f"upstream {upstream}"),
+            gate=self.gates.get(f"upstream {upstream}"), limit_set=self.limit_sets.get(f"upstream {upstream}"),
         )
 
     def fallbacks(self, written: tuple[Fallback, ...]) -> tuple[Target, ...]:
@@ -90,8 +92,6 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         and targets[0].gate is None and targets[0].upstream.affinity is None
     ):
         return None
-    if dialect is not None and not needs_translation and route.upstream == "demo":
-        return None
     keepalive = route.keepalive
     return Resilience(
         dialect=dialect, by_model=by_model, split=tuple(split), fallbacks=fallbacks,
@@ -105,5 +105,11 @@ def resilience_of(route: Route, parts: Parts) -> Resilience | None:
         keepalive_s=15.0 if keepalive is None else float(keepalive),
         passthrough_keepalive_s=0.0 if keepalive is None else float(keepalive),
         tells_attempts=route.tells_attempts,
+        counts_models=any(
+            one is not None and one.by_model for one in (
+                parts.limit_sets.get(f"route {route.name}"),
+                *(target.limit_set for target in (*targets, *fallbacks)),
+            )
+        ),
         serves_websocket=dialect is not None and dialect.websocket is not None and not route.upgrade,
     )

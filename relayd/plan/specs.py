@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
-from relayd.config.address import parse_endpoint
+from relayd.config.address import AddressError, parse_endpoint
+from relayd.config.discovery import Discovery, chosen
 from relayd.config.resilience import Breaker, Health, Retries, status_range
 from relayd.config.upstream import Auth, Endpoint, Upstream
 from relayd.protocols.dialect import Options
 from relayd.schema.plugins import options_of
 from relayd.upstream.balancing import FOLDER as BALANCERS
 from relayd.upstream.balancing import numbers_endpoints
+from relayd.upstream.discovered import Address
 from relayd.upstream.spec import (
     AuthSpec,
     BalanceSpec,
     BreakerSpec,
+    DiscoverySpec,
     EndpointSpec,
     HealthSpec,
     RetrySpec,
@@ -27,13 +31,14 @@ from relayd.upstream.spec import (
 
 def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
     """The spec of one upstream. Raises ValueError for an invalid endpoint."""
-    if not config.endpoints:
+    if not config.endpoints and config.discovery is None:
         raise ValueError("endpoints: at least one is needed")
+    discovery = discovery_spec(config.discovery)
     limits, tls, pool = config.timeouts, config.tls, config.pool
     keys = () if config.auth is None else auth_specs(config.auth)
     return UpstreamSpec(
         name=name,
-        endpoints=tuple(_endpoint(endpoint, index, config.balance) for index, endpoint in enumerate(config.endpoints)),
+        endpoints=endpoint_specs(map(address_of, config.endpoints), config.balance),
         protocol=config.protocol,
         auth=keys[0] if keys else None,
         spare_keys=keys[1:],
@@ -59,6 +64,9 @@ def upstream_spec(name: str, config: Upstream) -> UpstreamSpec:
         health=None if config.health is None else health_spec(config.health),
         list_models=config.list_models,
         dialect=Options(**{name: getattr(config.dialect, name) for name in Options.__slots__}),
+        discovery=discovery,
+        waits_for_endpoint=discovery is not None and config.limits.queue > 0,
+        session_affinity=config.affinity == "session",
     )
 
 
@@ -73,6 +81,11 @@ def stamps_of(*paths: str | None) -> tuple[str, ...]:
                 continue
             found.append(f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
     return tuple(found)
+
+
+def discovery_spec(config: Discovery | None) -> DiscoverySpec | None:
+    """The kind of discovery, with its options."""
+    return None if config is None else DiscoverySpec(*chosen(config), config.max_endpoints)
 
 
 def balance_spec(config: Upstream) -> BalanceSpec:
@@ -127,14 +140,43 @@ def auth_specs(auth: Auth) -> tuple[AuthSpec, ...]:
     return tuple(AuthSpec(kind, name, value) for value in values)
 
 
-def _endpoint(config: Endpoint, index: int, balance: str) -> EndpointSpec:
-    """One endpoint; with some kinds of `balance:` its default priority is its index."""
-    priority = config.priority
-    if priority is None:
-        priority = index if numbers_endpoints(balance) else 0
-    return replace(
-        endpoint_spec(config.url), weight=config.weight, priority=priority, limit=config.limits.requests
+def address_of(config: Endpoint) -> Address:
+    """The values of an entry of `endpoints:`."""
+    return Address(config.url, config.weight, config.priority, config.limits.requests)
+
+
+def endpoint_specs(addresses: Iterable[Address], balance: str) -> tuple[EndpointSpec, ...]:
+    """The specs of addresses; with some kinds of `balance:` the default priority of an endpoint is its index.
+
+    Raises ValueError for an invalid URL.
+    """
+    numbered = numbers_endpoints(balance)
+    return tuple(
+        replace(
+            endpoint_spec(one.url), weight=one.weight, limit=one.limit, instance=one.instance, run=one.run,
+            priority=one.priority if one.priority is not None else index if numbered else 0,
+        )
+        for index, one in enumerate(addresses)
     )
+
+
+def discovered_specs(
+    addresses: Iterable[Address], discovery: DiscoverySpec, balance: str
+) -> tuple[tuple[EndpointSpec, ...], str]:
+    """The specs of discovered addresses, without duplicates and invalid ones, and a note why some were left out."""
+    usable: dict[str, Address] = {}
+    notes: list[str] = []
+    for one in addresses:
+        try:
+            parse_endpoint(one.url)
+        except AddressError as fault:
+            notes.append(f"an address that {fault} was left out")
+            continue
+        usable.setdefault(one.url, one)
+    used = list(usable.values())[: discovery.max_endpoints]
+    if len(usable) > len(used):
+        notes.append(f"of {len(usable)} addresses the first {len(used)} are used (max_endpoints)")
+    return endpoint_specs(used, balance), "; ".join(dict.fromkeys(notes))
 
 
 def endpoint_spec(url: str) -> EndpointSpec:

@@ -63,6 +63,16 @@ class TextBuffer:
     def __bool__(self) -> bool:
         return bool(self._last or self._whole)
 
+    def last_character(self) -> str:
+        """The last character that is not white space; empty if there is none."""
+        for pieces in (self._last, self._whole):
+            for piece in reversed(pieces):
+                if not piece[-1].isspace():
+                    return piece[-1]
+                if text := piece.rstrip():
+                    return text[-1]
+        return ""
+
     def text(self) -> str:
         """The whole text."""
         whole = "".join([*self._whole, *self._last])

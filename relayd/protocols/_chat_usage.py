@@ -15,26 +15,38 @@ from relayd.usage import Usage
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """Parse a `usage` object."""
-    count = _json.a_count
     prompt_details = _json.an_object(usage.get("prompt_tokens_details"))
     completion_details = _json.an_object(usage.get("completion_tokens_details"))
     return Usage(
-        input=count(usage.get("prompt_tokens")) or count(usage.get("input_tokens")),
-        output=count(usage.get("completion_tokens")) or count(usage.get("output_tokens")),
-        cached_read=count(prompt_details.get("cached_tokens"))
-        or count(usage.get("prompt_cache_hit_tokens"))
-        or count(usage.get("cached_tokens"))
-        or count(usage.get("cache_read_input_tokens")),
-        cache_creation=count(prompt_details.get("cache_write_tokens"))
-        or count(prompt_details.get("cache_creation_tokens"))
-        or count(usage.get("cache_creation_input_tokens")),
-        reasoning=count(completion_details.get("reasoning_tokens")) or count(usage.get("reasoning_tokens")),
+        _count(usage, _INPUT),
+        _count(usage, _OUTPUT),
+        (_count(prompt_details, _CACHED_DETAILS) if prompt_details else 0) or _count(usage, _CACHED),
+        (_count(prompt_details, _CREATION_DETAILS) if prompt_details else 0) or _count(usage, _CREATION),
+        (_count(completion_details, _REASONING) if completion_details else 0) or _count(usage, _REASONING),
     )
+
+
+_INPUT, _OUTPUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
+_CACHED_DETAILS = ("cached_tokens",)
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
+_CREATION_DETAILS, _CREATION = ("cache_write_tokens", "cache_creation_tokens"), ("cache_creation_input_tokens",)
+_REASONING = ("reasoning_tokens",)
+
+
+def _count(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    """The first count other than 0 under one of these names; 0 without one."""
+    for name in names:
+        if name in usage and (count := _json.a_count(usage[name])):
+            return count
+    return 0
 
 
 def usage_of(chunk: Mapping[str, Any]) -> dict[str, Any]:
     """The `usage` object of a chunk or a plain response, at any of its known locations; empty if it is missing."""
-    for container in (chunk, chunk.get("x_groq"), *_json.a_list(chunk.get("choices"))):
+    usage = chunk.get("usage")
+    if usage.__class__ is dict and usage:
+        return dict(usage)
+    for container in (chunk.get("x_groq"), *_json.a_list(chunk.get("choices"))):
         if container.__class__ is dict and container.get("usage").__class__ is dict and container["usage"]:
             return dict(container["usage"])
     return {}

@@ -16,12 +16,22 @@ import re
 from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
-from relayd.protocols.dialect import Refused
+from relayd.protocols.dialect import Refused, run_steps
+from relayd.wire import json_steps
 from relayd.wire.body import DECODER, pop_parsed_object, scan
 from relayd.wire.body import is_deeper as is_deeper
 from relayd.wire.json_scanner import MAX_DEPTH
-from relayd.wire.json_steps import CHUNK_BYTES, LONG_CHARS, Steps, encode_json, finite, parse_document_steps, weight
+from relayd.wire.json_steps import (
+    CHUNK_BYTES,
+    LONG_CHARS,
+    Steps,
+    encode_json,
+    finite,
+    parse_document_steps,
+)
+from relayd.wire.json_steps import is_deeper_steps as is_deeper_steps
 from relayd.wire.json_steps import write_steps as write_steps
+from relayd.wire.json_steps import write_text_steps as write_text_steps
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "a string": (str,),
@@ -34,13 +44,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _KIND_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "a boolean", dict: "an object",
            list: "a list", type(None): "null"}  # fmt: skip
 _LARGEST_COUNT = 1 << 53
+_MAX_REASON_CHARS = 512
 MOST_VALUES = 1 << 20
+MOST_STEP_CHARS = 256 * 1024  # of a text that is parsed at once: strings cost little
 MOST_TEXT_CHARS = 4 * 1024 * 1024  # of JSON text inside a message; no model writes more in one turn
-_SHORT_TEXT_CHARS = 64 * 1024
 _MOST_STRUCTURE = 512 * 1024  # characters outside strings
-_MOST_WEIGHT = 1 << 16
 _STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"', re.DOTALL)
-_WHOLE_STRINGS = re.compile(r'(?:[^"]++|' + _STRINGS.pattern + ")*", re.DOTALL)
+_WHOLE_STRINGS = re.compile(r'(?:[^"]++|' + _STRINGS.pattern + ")*", re.DOTALL).match
+_INSIDE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
 MOST_PARTS = 4096  # of one message; agents send some tens of parts
 
 _quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
@@ -75,24 +86,58 @@ def parse(data: bytes | str) -> Any:
         raise
 
 
+def parse_text_steps(text: str) -> Steps[Any]:
+    """As `parse` of a text, in steps. Raises ValueError."""
+    if len(text) <= CHUNK_BYTES:
+        return parse(text)
+    yield from _count_values(text.encode("utf-8", "surrogatepass"))
+    return (yield from json_steps.parse_text_steps(text))
+
+
 def parse_bounded(text: str) -> Any:
-    """Parse a JSON text inside a message, e.g. a call's arguments, if that takes little time. Raises ValueError."""
+    """As `parse_bounded_steps`, at once."""
+    return run_steps(parse_bounded_steps(text))
+
+
+def parse_bounded_steps(text: str) -> Steps[Any]:
+    """Parse a JSON text inside a message, e.g. a call's arguments, in steps, if it is not too large. Raises
+    ValueError."""
+    if len(text) <= CHUNK_BYTES:
+        return parse(text)
     if len(text) > MOST_TEXT_CHARS:
         raise ValueError(f"longer than {MOST_TEXT_CHARS} characters")
-    if len(text) > _SHORT_TEXT_CHARS:
-        whole = _WHOLE_STRINGS.match(text)
-        if whole is None or whole.end() < len(text):
-            raise ValueError("a string does not end")
-        if len(_STRINGS.sub("", text)) > _MOST_STRUCTURE:
-            raise ValueError("too many values")
+    yield from _require_little_structure(text)
+    return (yield from json_steps.parse_text_steps(text))
+
+
+def parse_in_one_step(text: str) -> Any:
+    """Parse a JSON text inside a message at once. Raises ValueError for one that would take more than a step."""
+    if len(text) > MOST_STEP_CHARS:
+        raise ValueError(f"longer than {MOST_STEP_CHARS} characters")
+    if len(text) > CHUNK_BYTES:
+        run_steps(_require_little_structure(text, CHUNK_BYTES))
     return parse(text)
 
 
-def write_bounded(value: Any, param: str) -> str:
-    """As `write_text`, for a value inside a message. Raises Refused if encoding it would take long."""
-    if weight(value, _MOST_WEIGHT) > _MOST_WEIGHT:
-        raise Refused(f"'{param}' is too large.", param, "string_too_long")
-    return write_text(value)
+def _require_little_structure(text: str, most_chars: int = _MOST_STRUCTURE) -> Steps[None]:
+    """Raise ValueError if the text has many characters outside strings: its value would take much time and memory."""
+    structure = position = 0
+    while position < len(text):
+        end = min(position + CHUNK_BYTES, len(text))
+        whole = _WHOLE_STRINGS(text, position, end).end()  # type: ignore[union-attr]  # always matches
+        structure += len(_STRINGS.sub("", text[position:whole]))
+        if structure > most_chars:
+            raise ValueError("too many values")
+        position = whole
+        if whole < end:  # the string that begins here continues after the chunk
+            position += 1
+            while text[position : position + 1] != '"':
+                if len(text) - position < 2:
+                    raise ValueError("a string does not end")
+                position = _INSIDE(text, position, position + CHUNK_BYTES).end()  # type: ignore[union-attr]
+                yield
+            position += 1
+        yield
 
 
 def parse_lenient(data: bytes | str) -> Any:
@@ -111,13 +156,7 @@ def parse_lenient(data: bytes | str) -> Any:
 
 def parse_lenient_steps(data: bytes) -> Steps[Any]:
     """As `parse_lenient`, in steps, for a text that would take more than one turn of the event loop."""
-    count = 0
-    for start in range(0, len(data), CHUNK_BYTES):
-        chunk = data[start : start + CHUNK_BYTES]
-        count += sum(map(chunk.count, b",[{"))
-        if count > MOST_VALUES:
-            raise ValueError("too many values")
-        yield
+    yield from _count_values(data)
     try:
         return (yield from parse_document_steps(data))
     except ValueError:
@@ -129,6 +168,17 @@ def parse_lenient_steps(data: bytes) -> Steps[Any]:
         pieces.append(decoder.decode(data[start:end], end >= len(data)).encode())
         yield
     return (yield from parse_document_steps(b"".join(pieces), _LENIENT.scan_once))
+
+
+def _count_values(data: bytes) -> Steps[None]:
+    """As `_check_size`, in steps."""
+    count = 0
+    for start in range(0, len(data), CHUNK_BYTES):
+        chunk = data[start : start + CHUNK_BYTES]
+        count += sum(map(chunk.count, b",[{"))
+        if count > MOST_VALUES:
+            raise ValueError("too many values")
+        yield
 
 
 def _check_size(text: str) -> None:
@@ -241,6 +291,14 @@ def a_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def a_reason(value: Any) -> str:
+    """The reason for which a response ended, in lower case; "" if there is none. A value of another type than a string
+    is an unknown reason, named by its type."""
+    if value.__class__ is str:
+        return str(value[:_MAX_REASON_CHARS].strip().lower())
+    return f"a value of type {value.__class__.__name__}" if value else ""
+
+
 def a_text(value: Any) -> str:
     """The value if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
@@ -248,6 +306,6 @@ def a_text(value: Any) -> str:
 
 def a_count(value: Any) -> int:
     """The value if it is a count (an integer from 0, or a float that is one), else 0."""
-    if isinstance(value, float) and value.is_integer():
+    if value.__class__ is float and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and value.__class__ is not bool and 0 <= value < _LARGEST_COUNT else 0
+    return value if value.__class__ is int and 0 <= value < _LARGEST_COUNT else 0

@@ -5,8 +5,8 @@
 Laws:
 1. The first byte of the response decides between a JSON body and an event stream, not the request. Only between lines
    of JSON (NDJSON) and a body, which begin alike, the request decides.
-2. The events of a frame are returned by the call that completed the frame, except for a large frame and a large body:
-   they are parsed in steps, and their events come in pieces, from calls without bytes while `has_more` is true.
+2. The events of a frame are returned by the call that completed the frame, unless that takes long: then it is done in
+   steps, and the events come in pieces, from calls without bytes while `has_more` is true.
 3. The end of the bytes does not imply the end of the response: the dialect's ResponseDecoder decides. A frame at the
    end of the bytes that is not valid JSON was truncated.
 4. Frames, bodies and decoded bytes are bounded, and no input from an endpoint raises.
@@ -34,6 +34,7 @@ from relayd.wire.sse import SseError, SseSplitter
 MIB = 1024 * 1024
 MOST_BODY_BYTES = 64 * MIB
 DECODED_BYTES = 4096  # in one call
+_DONE = object()
 _EVENT_CHARS = 128  # the cost of an event, independently of its length
 _BOM = b"\xef\xbb\xbf"
 _WHITESPACE = b" \t\r\n"
@@ -52,23 +53,24 @@ TOO_LARGE = Failure(502, "The upstream's answer is too large.", "upstream_malfor
 class ResponseDecoder(Protocol):
     """The dialect's part of a reader: JSON values to canonical events. Each method appends to `events`.
 
-    `begun` is True after a Begin event. `over` is True once the response has ended, successfully or not; no method is
-    called after that.
+    A method may return steps, which must be run to their end before another method is called. Between the steps the
+    reader may take the events out of the list. `begun` is True after a Begin event. `over` is True once the response
+    has ended, successfully or not; no method is called after that.
     """
 
     begun: bool
     over: bool
 
-    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+    def value(self, value: Any, events: list[Event], is_error: bool) -> Steps[None] | None:
         """One JSON value of a stream; `is_error` if the frame's event name is `error`."""
 
-    def body(self, value: Any, events: list[Event]) -> None:
+    def body(self, value: Any, events: list[Event]) -> Steps[None] | None:
         """The JSON value of a response that is one body. It ends the response."""
 
-    def done_marker(self, events: list[Event]) -> None:
+    def done_marker(self, events: list[Event]) -> Steps[None] | None:
         """The frame `[DONE]`."""
 
-    def end_of_stream(self, events: list[Event]) -> None:
+    def end_of_stream(self, events: list[Event]) -> Steps[None] | None:
         """The bytes of a stream have ended cleanly. This ends the response."""
 
     def fail(self, failure: Failure, events: list[Event]) -> None:
@@ -91,8 +93,8 @@ class ResponseReader:
     """Reads one response (see dialect.Reader); owned by the attempt."""
 
     __slots__ = (
-        "_asked_stream", "_body", "_content_decoder", "_dialect_decoder", "_found", "_framing", "_is_unframed",
-        "_lines", "_names", "_prefix", "_seen_bytes", "_size", "_splitter", "_stops", "_work",
+        "_asked_stream", "_body", "_content_decoder", "_dialect_decoder", "_found", "_framing", "_is_full",
+        "_is_unframed", "_lines", "_names", "_prefix", "_seen_bytes", "_size", "_splitter", "_stops", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +115,7 @@ class ResponseReader:
         self._seen_bytes = 0  # as long as they are few, no event can be long
         self._work: Iterator[None] | None = None  # what is read in steps; its events are in `_found`
         self._found: list[Event] = []
+        self._is_full = False  # enough is found for one turn
 
     def decode(self, data: bytes) -> list[Event]:
         """See dialect.Reader."""
@@ -136,11 +139,12 @@ class ResponseReader:
         return events
 
     def _turn(self) -> list[Event]:
-        """Go on with the work until it has found something, or for some time."""
+        """Go on with the work until it has found much, or for some time."""
         assert self._work is not None
         end_s = clock.monotonic() + TURN_S
+        self._is_full = False
         for _ in self._work:
-            if self._found or clock.monotonic() > end_s:
+            if self._is_full or clock.monotonic() > end_s:
                 break
         else:
             self._work = None
@@ -163,71 +167,75 @@ class ResponseReader:
                 size += size_of(piece) + _EVENT_CHARS
                 if size > PIECE_CHARS:
                     size = 0
+                    self._is_full = True
                     yield
 
-    def _long_values(self, texts: list[tuple[bytes, bool]], is_last: bool) -> Steps[None]:
-        """JSON values of a stream, each with whether its frame calls itself an error. Some of them are large."""
+    def _decoded(self, steps: Steps[None] | None, events: list[Event]) -> Steps[None]:
+        """Run steps of the decoder, which append to these events, and pass the events on."""
+        for _ in steps or ():
+            yield from self._passing(_taken(events))
+            yield
+        yield from self._passing(_taken(events))
+
+    def _values(self, texts: list[tuple[bytes, bool]], is_last: bool) -> Steps[None]:
+        """JSON values of a stream, each with whether its frame calls itself an error."""
         texts.reverse()
-        while texts:
+        while texts and not self._dialect_decoder.over:
             text, is_error = texts.pop()
             events: list[Event] = []
             try:
                 value = (yield from parse_lenient_steps(text)) if len(text) > CHUNK_BYTES else parse_lenient(text)
             except ValueError:
-                self._not_json(text, events, is_error, is_last)
+                steps = self._not_json(text, events, is_error, is_last)
             else:
                 del text
-                yield
-                self._dialect_decoder.value(_error_object(value) if is_error else value, events, is_error)
+                steps = self._dialect_decoder.value(_error_object(value) if is_error else value, events, is_error)
                 del value
             yield
-            yield from self._passing(events)
-            if self._dialect_decoder.over:
-                return
+            yield from self._decoded(steps, events)
 
-    def _long_body(self) -> Steps[None]:
+    def _rest_of(
+        self, steps: Steps[None], events: list[Event], texts: list[tuple[bytes, bool]], is_last: bool
+    ) -> Steps[None]:
+        """The rest of a value whose decoding has paused, and the values behind it."""
+        yield from self._decoded(steps, events)
+        yield from self._values(texts, is_last)
+
+    def _end_of_body(self) -> Steps[None]:
         body = b"".join(self._body)
         self._body.clear()
-        yield
         events: list[Event] = []
+        steps: Steps[None] | None = None
         try:
-            value = yield from parse_lenient_steps(body)
+            value = (yield from parse_lenient_steps(body)) if len(body) > CHUNK_BYTES else parse_lenient(body)
         except ValueError:
             self._dialect_decoder.fail(NOT_JSON, events)
         else:
             del body
-            yield
-            self._dialect_decoder.body(value, events)
+            steps = self._dialect_decoder.body(value, events)
             del value
         yield
-        yield from self._passing(events)
+        yield from self._decoded(steps, events)
 
-    def _long_end(self) -> Steps[None]:
-        """As `_end`, of an answer whose last frame or whose body is large."""
+    def _end(self) -> Steps[None]:
+        """The bytes have ended: what they leave is a frame, a line or a body."""
         if self._splitter is not None:
             try:
-                frames = self._splitter.feed(b"\n\n")
+                frames = self._splitter.feed(b"\n\n") if self._splitter.rest.strip() else []
             except SseError:
                 self._dialect_decoder.fail(FRAME_TOO_LARGE, self._found)
                 return
-            yield from self._long_values(_texts_of(frames), True)
-        elif self._lines is None:
-            yield from self._long_body()
-        elif (line := self._lines.finish()) is not None:
-            yield from self._long_values([(line, False)], True)
+            yield from self._values(_texts_of(frames), True)
+        elif self._is_unframed and self._lines is None:
+            yield from self._end_of_body()
+        elif self._is_unframed and self._lines is not None and (line := self._lines.finish()) is not None:
+            yield from self._values([(line, False)], True)
         events: list[Event] = []
-        self._ended(events)
-        yield from self._passing(events)
+        yield from self._decoded(self._ended(events), events)
 
     @property
     def _goes_on(self) -> bool:
         return self._work is not None or (self.has_more and not self._dialect_decoder.over)
-
-    @property
-    def _waiting_bytes(self) -> int:
-        """How much the end of the bytes makes a frame, a line or a body of."""
-        waiting = self._splitter or self._lines
-        return self._size if waiting is None else waiting.waiting
 
     def _mapped(self, events: list[Event]) -> list[Event]:
         """The events with the client's names of tools, ended at stop strings."""
@@ -279,37 +287,23 @@ class ResponseReader:
             events += self.decode(b"")
         if self._dialect_decoder.over:
             return events
-        if self._waiting_bytes > CHUNK_BYTES:
-            self._work = self._long_end()
-            return events
-        found: list[Event] = []
-        self._end(found)
-        return events + (found if not self._names and self._stops is None else self._mapped(found))
+        self._work = self._end()
+        return events + self.decode(b"")
 
-    def _end(self, events: list[Event]) -> None:
-        if self._splitter is not None:
-            if self._splitter.rest.strip():
-                self._read_frames(self._splitter, b"\n\n", events, is_last=True)
-        elif self._is_unframed and self._lines is None:
-            self._end_of_body(events)
-        elif self._is_unframed and self._lines is not None:
-            rest = self._lines.finish()
-            if rest is not None:
-                self._last_line(rest, events)
-        self._ended(events)
-
-    def _ended(self, events: list[Event]) -> None:
+    def _ended(self, events: list[Event]) -> Steps[None] | None:
         """Everything was read: that may not be an answer, or not all of one."""
         decoder = self._dialect_decoder
         if decoder.over:
-            return
+            return None
+        failure: Failure | None = None
         if self._splitter is not None:
-            if not (decoder.begun or events or self._asked_stream):
-                decoder.fail(NO_RESPONSE, events)
+            failure = None if decoder.begun or self._asked_stream else NO_RESPONSE
         elif not self._is_unframed:
-            decoder.fail(EMPTY_STREAM if self._asked_stream else EMPTY, events)
-        if not decoder.over:
-            decoder.end_of_stream(events)
+            failure = EMPTY_STREAM if self._asked_stream else EMPTY
+        if failure is None:
+            return decoder.end_of_stream(events)
+        decoder.fail(failure, events)
+        return None
 
     def _detect_format(self, data: bytes, events: list[Event]) -> None:
         """Decide between a stream and a body by the first byte that is neither white space nor a byte order mark."""
@@ -327,7 +321,7 @@ class ResponseReader:
 
     # ---- bytes of a stream, of lines, of a body
 
-    def _read_frames(self, splitter: SseSplitter, data: bytes, events: list[Event], is_last: bool = False) -> None:
+    def _read_frames(self, splitter: SseSplitter, data: bytes, events: list[Event]) -> None:
         decoder = self._dialect_decoder
         try:
             frames = splitter.feed(data)
@@ -341,16 +335,25 @@ class ResponseReader:
                 if not text:
                     continue
             if len(text) > CHUNK_BYTES:
-                self._work = self._long_values(_texts_of(frames[position:]), is_last)
+                self._work = self._values(_texts_of(frames[position:]), False)
                 return
-            try:
-                value = parse_lenient(text)
-            except ValueError:
-                self._not_json(text, events, is_error, is_last)
-            else:
-                decoder.value(_error_object(value) if is_error else value, events, is_error)
+            found: list[Event] = []
+            if (steps := self._read_value(text, found, is_error)) is not None:
+                self._work = self._rest_of(steps, found, _texts_of(frames[position + 1 :]), False)
+                return
+            events += found
             if decoder.over:
                 return
+
+    def _read_value(self, text: bytes, events: list[Event], is_error: bool) -> Steps[None] | None:
+        """A value of a stream. Returns the steps that are left, None if it is read."""
+        try:
+            value = parse_lenient(text)
+        except ValueError:
+            steps = self._not_json(text, events, is_error, False)
+        else:
+            steps = self._dialect_decoder.value(_error_object(value) if is_error else value, events, is_error)
+        return None if steps is None or next(steps, _DONE) is _DONE else steps
 
     def _read_unframed(self, data: bytes, events: list[Event]) -> None:
         decoder = self._dialect_decoder
@@ -368,48 +371,37 @@ class ResponseReader:
             return
         for position, line in enumerate(lines):
             if len(line) > CHUNK_BYTES:
-                self._work = self._long_values([(one, False) for one in lines[position:]], False)
+                self._work = self._values([(one, False) for one in lines[position:]], False)
                 return
-            try:
-                value = parse_lenient(line)
-            except ValueError:
-                self._not_json(line, events, False, False)
-            else:
-                decoder.value(value, events, False)
+            found: list[Event] = []
+            if (steps := self._read_value(line, found, False)) is not None:
+                self._work = self._rest_of(steps, found, [(one, False) for one in lines[position + 1 :]], False)
+                return
+            events += found
             if decoder.over:
                 return
 
-    def _last_line(self, line: bytes, events: list[Event]) -> None:
-        try:
-            value = parse_lenient(line)
-        except ValueError:
-            self._not_json(line, events, False, True)
-        else:
-            self._dialect_decoder.value(value, events, False)
-
-    def _end_of_body(self, events: list[Event]) -> None:
-        body = b"".join(self._body)
-        self._body.clear()
-        try:
-            value = parse_lenient(body)
-        except ValueError:
-            self._dialect_decoder.fail(NOT_JSON, events)
-        else:
-            self._dialect_decoder.body(value, events)
-
-    def _not_json(self, text: bytes, events: list[Event], is_error: bool, is_last: bool) -> None:
+    def _not_json(self, text: bytes, events: list[Event], is_error: bool, is_last: bool) -> Steps[None] | None:
         """Handle a frame that is not JSON: the end marker, an error in plain text, or a protocol error."""
         stripped = text.strip()
         if not stripped:
-            return
+            return None
         if stripped == b"[DONE]":
-            self._dialect_decoder.done_marker(events)
-        elif is_error:
+            return self._dialect_decoder.done_marker(events)
+        if is_error:
             shown = text[:2000].decode("utf-8", "replace")
             failure = failure_of(shown, 502) or Failure(502, "The upstream reported an error.")
             self._dialect_decoder.fail(failure, events)
         else:
             self._dialect_decoder.fail(CUT_FRAME if is_last else FRAME_NOT_JSON, events)
+        return None
+
+
+def _taken(events: list[Event]) -> list[Event]:
+    """The events, removed from their list."""
+    found = events[:]
+    events.clear()
+    return found
 
 
 def _texts_of(frames: list[Frame]) -> list[tuple[bytes, bool]]:

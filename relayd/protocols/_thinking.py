@@ -41,5 +41,10 @@ def learn(request: Request, failure: Failure, memory: Memory) -> bool:
     return True
 
 
+def recalled_keys(request: Request) -> list[str]:
+    """The keys of the memory that `requested_thinking` looks at."""
+    return [] if request.thinking is None else [_key(request.model)]
+
+
 def _key(model: str) -> str:
     return "cannot_think:" + model[:_MOST_MODEL_CHARS]

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from relayd.protocols.canon import Message, Part, ToolCall
+from relayd.wire.json_steps import Steps
+
+STEP_MESSAGES = 1024
 
 
 def _never(call: ToolCall) -> bool:
@@ -30,8 +33,8 @@ def call_ids(messages: Iterable[Message]) -> frozenset[str]:
 
 def merge_turns(
     messages: Iterable[Message], belongs_to_batch: Callable[[ToolCall], bool] = _never
-) -> tuple[Message, ...]:
-    """Merge consecutive assistant messages.
+) -> Steps[tuple[Message, ...]]:
+    """Merge consecutive assistant messages, in steps.
 
     Two assistant messages with tool results between them are merged if the second one begins with a call that
     `belongs_to_batch` of the calls before it; the results then follow the merged message.
@@ -39,7 +42,9 @@ def merge_turns(
     turns: list[Message] = []
     joined: dict[int, list[Part]] = {}  # of merged turns, by index
     last = -1  # index of the last assistant turn, if only tool results have followed it
-    for message in messages:
+    for number, message in enumerate(messages, 1):
+        if number % STEP_MESSAGES == 0:
+            yield
         is_assistant = message.role == "assistant"
         if is_assistant and last >= 0 and (last == len(turns) - 1 or _continues_batch(message, belongs_to_batch)):
             joined.setdefault(last, list(turns[last].parts)).extend(message.parts)

@@ -7,11 +7,12 @@ No other package compares with a dialect's name: it reads a field of `Dialect`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relayd.protocols.canon import Event, Failure, Request
+from relayd.protocols.rate_fields import RateFields
 from relayd.usage import Usage
 from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
@@ -20,10 +21,13 @@ T = TypeVar("T")
 
 
 def run_steps(steps: Steps[T]) -> T:
-    """Run work that pauses between its steps to its end, and return its result."""
+    """Run work that pauses between its steps to its end, and return its result. It cannot wait: data for which a store
+    would have to be asked count as absent."""
     while True:
         try:
-            next(steps)
+            waiting = next(steps)
+            if waiting is not None:
+                waiting.give_up()
         except StopIteration as end:
             result: T = end.value
             return result
@@ -45,6 +49,13 @@ class Memory(Protocol):
 
     def get_steps(self, key: str) -> Steps[Any]:
         """The same in steps, for values that may be large."""
+
+    @property
+    def must_fetch(self) -> bool:
+        """True if the store must be asked: `get` then finds only what this process has put or fetched."""
+
+    def fetch_steps(self, keys: Iterable[str]) -> Steps[None]:
+        """Fetch values that `get` shall find, in steps, which wait for the store."""
 
     def put(self, key: str, value: Any) -> None:
         """Store a value (plain JSON data); if that fails, `lost` has the reason."""
@@ -293,13 +304,13 @@ class Dialect:
     read_error: parses an endpoint's error response (status, headers by lower-case name, body) into a Failure.
     read_steps, write_steps, local_steps: the same work as read_request (of a parsed body), write_request and local,
     with a pause after every message, for bodies too large for one turn of the event loop.
+    stored_steps: what `local` answers from stored state, in steps; None for other requests.
     max_items: the maximum length of lists in a body, by name.
     count_paths: the paths (suffixes) on which tokens are counted: by an endpoint of this dialect, else by `local`.
 
     Paths and keys:
     paths: the request paths (a suffix after any prefix) on which this dialect's translated requests arrive; `ends` are
-    the same as bytes, with and without a trailing slash. serves: names of the dialects whose other paths (embeddings,
-    files ...) its endpoints serve too.
+    the same as bytes. serves: names of the dialects whose other paths (embeddings, files ...) its endpoints serve too.
     base_has_version: an API's base URL, as SDKs use it, ends with the version (`/v1`), so that a client's `/v1` stands
     for the base. default_base_path: the path of an endpoint whose URL has none, for requests that relayd writes.
     key_header: the header field in which its clients send their key; None means `Authorization: Bearer`.
@@ -310,14 +321,22 @@ class Dialect:
     strip_generated: the edits (start, end, replacement) that remove parts that relayd generated in earlier responses
     from a passthrough request, in steps. generated_marks: every such request contains one of these byte strings.
     has_generated_parts: whether a parsed body is such a request.
+    continues_stored: whether a request refers to data that only relayd has; it is translated for an endpoint of its own
+    dialect too. names_stored: whether its path names such data; then `local` answers it.
+    stored_keys: the keys of the memory that these two look at. recalled_keys: those that `write_request` looks at.
     recalls: a short request may include stored state of earlier requests and become large.
     tap: how a tap reads its responses. other_taps: the same for paths (suffixes) with responses in another format.
+    image_mark: an expression that begins with a quotation mark and matches once for each image in a request; empty if
+    images are not counted.
     can_ask_usage: a stream reports usage only if the request asks for it (`stream_options.include_usage`).
 
     Lists of models:
     model_list: where an endpoint lists its models. listing: how its clients read a list of models; None means the form
     of OpenAI's clients.
 
+    rate_fields: the response fields in which its clients read what they have left of their rates.
+    provider, operations: the names of OpenTelemetry's conventions for GenAI: the provider of its endpoints, and the
+    operation of a request by the suffix of its path.
     websocket: its transport over WebSocket. names_backend: its responses name the upstream that answered.
     title: the display name. drops: the content that its halves cannot translate, one sentence each, for the manual.
     """
@@ -335,6 +354,7 @@ class Dialect:
     read_steps: Callable[[dict[str, Any], RequestContext], Steps[Request]] | None = None
     write_steps: Callable[[Request, Options, Memory], Steps[EncodedRequest]] | None = None
     local_steps: Callable[[dict[str, Any], RequestContext], Steps[EncodedResponse]] | None = None
+    stored_steps: Callable[[RequestContext], Steps[EncodedResponse] | None] | None = None
     count_paths: tuple[bytes, ...] = ()
     max_items: Mapping[str, int] = field(default_factory=dict)
     learn: Callable[[Request, Failure, Memory], bool] | None = None
@@ -348,18 +368,26 @@ class Dialect:
     strip_generated: Callable[[JsonBody], Steps[list[tuple[int, int, bytes]]]] | None = None
     generated_marks: tuple[bytes, ...] = ()
     has_generated_parts: Callable[[Mapping[str, Any]], bool] | None = None
+    continues_stored: Callable[[JsonBody, Callable[[], RequestContext]], bool] | None = None
+    names_stored: Callable[[RequestContext], bool] | None = None
+    stored_keys: Callable[[JsonBody | None, RequestContext], list[str]] | None = None
+    recalled_keys: Callable[[Request], list[str]] | None = None
     tap: TapFormat | None = None
     other_taps: tuple[tuple[bytes, TapFormat], ...] = ()
+    image_mark: bytes = b""
     can_ask_usage: bool = False
     model_list: ModelListSource | None = None
     listing: ModelListShape | None = None
+    rate_fields: RateFields | None = None
+    provider: str = ""
+    operations: tuple[tuple[bytes, str], ...] = ()
     websocket: WebSocketTransport | None = None
     recalls: bool = False
     names_backend: bool = False
     ends: tuple[bytes, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ends", tuple(path.encode() + end for path in self.paths for end in (b"", b"/")))
+        object.__setattr__(self, "ends", tuple(path.encode() for path in self.paths))
 
     @property
     def has_clients(self) -> bool:
@@ -382,6 +410,15 @@ class Dialect:
     def error_frame(self, failure: Failure, request_id: str) -> bytes:
         """A failure as one frame inside a passthrough stream."""
         return self.frame_error(self.render_error(failure, request_id))
+
+    def is_request_path(self, path: bytes) -> bool:
+        """Whether translated requests arrive on this path; slashes behind it are ignored."""
+        return path.rstrip(b"/").endswith(self.ends)
+
+    def operation_of(self, path: bytes) -> str:
+        """The GenAI operation of a request on this path; empty if it is unknown."""
+        path = path.rstrip(b"/")
+        return next((operation for end, operation in self.operations if path.endswith(end)), "")
 
     def tap_for(self, path: bytes) -> TapFormat | None:
         """The format in which a tap reads the response to a request on this path."""

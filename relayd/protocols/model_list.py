@@ -12,16 +12,18 @@ Paging follows each API: OpenAI and Ollama have none, Anthropic's is by ids
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from relayd.protocols import _json
 from relayd.protocols.dialect import Dialect, Listing, ModelListShape, ModelListSource, Page
+from relayd.wire.json_steps import Steps, parse_document_steps, write_steps
 
 MOST_MODELS = 4096
 LONGEST_NAME = 256
+ENTRIES_IN_A_STEP = 128
 VERSION = b"anthropic-version: 2023-06-01"
 
 # ---- read from endpoints
@@ -70,6 +72,45 @@ OPENAI_SOURCE = ModelListSource("/models", "", _openai)
 ANTHROPIC_SOURCE = ModelListSource("/models", "limit=1000", _anthropic, (VERSION,))
 GEMINI_SOURCE = ModelListSource("/models", "pageSize=1000", _gemini)
 OLLAMA_SOURCE = ModelListSource("/api/tags", "", _ollama)
+
+def permitted_steps(document: bytes, may_use: Callable[[str], bool]) -> Steps[bytes]:
+    """A list in the form of any dialect without the models that `may_use` is false for, in steps. An entry without a
+    name is left out. Raises ValueError for a document that is no list."""
+    value = yield from parse_document_steps(document)
+    if isinstance(value, list):
+        return (yield from write_steps((yield from _permitted(value, may_use))))
+    if not isinstance(value, dict):
+        raise ValueError("is not a list of models")
+    keys = [key for key in ("data", "models") if isinstance(value.get(key), list)]
+    if not keys:
+        raise ValueError("is not a list of models")
+    for key in keys:
+        value[key] = yield from _permitted(value[key], may_use)
+    if "first_id" in value:  # the last id is that of the next page, unless there is none
+        shown = [_name(entry) for entry in value.get("data") or ()]
+        value["first_id"] = shown[0] if shown else None
+        if value.get("has_more") is not True:
+            value["last_id"] = shown[-1] if shown else None
+    return (yield from write_steps(value))
+
+
+def _permitted(entries: list[Any], may_use: Callable[[str], bool]) -> Steps[list[Any]]:
+    found = []
+    for index, entry in enumerate(entries):
+        if (name := _name(entry)) and may_use(name):
+            found.append(entry)
+        if not index % ENTRIES_IN_A_STEP:
+            yield
+    return found
+
+
+def _name(entry: Any) -> str:
+    """The name of a listed model, as a request has it."""
+    if not isinstance(entry, dict):
+        return entry if isinstance(entry, str) else ""
+    named = (_json.a_text(entry.get(key)) for key in ("id", "model", "name"))
+    return next((name for name in named if name), "").removeprefix("models/")
+
 
 # ---- written for clients
 

@@ -9,7 +9,9 @@ Laws:
    lines after a bare CR or LF, two names for one part, data before the first delimiter or after the last one.
 3. At most one field may be read as the model, and its name has one spelling: a second field, a similar name, a file of
    that name, or an encoding of its value is an error.
-4. The result does not depend on how the input is split; the cost is linear in its length.
+4. The result does not depend on how the input is split; the cost is linear in its length, and a form of more than
+   MOST_PARTS parts is an error, because a part of a few bytes costs as much as a large one. Servers have the same limit
+   (1,000 fields in Django, Werkzeug, Starlette and Go).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from relayd.wire.body import folded
 MOST_HEADER_BYTES = 16 * 1024  # of one part
 MOST_VALUE_BYTES = 1024  # of a model's name
 MOST_PADDING_BYTES = 64
+MOST_PARTS = 1000
 
 _FORM = re.compile(r"multipart/form-data[ \t]*;(.*)", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(
@@ -59,9 +62,8 @@ def _parameters(text: str) -> dict[str, str] | None:
     """Parse a list of `; name=value`; None if it is malformed or repeats or splits a name (RFC 2231 3)."""
     found: dict[str, str] = {}
     position = 0
-    while position < len(text):
-        if text[position:].isspace() or text[position:] == ";":
-            break
+    end = len(text) - 1 if text.endswith(";") else len(text.rstrip())  # blanks or one more semicolon may follow
+    while position < end:
         match = _PARAMETER.match(text, position)
         if match is None or match[1].lower() in found or ("*" in match[1] and not _OF_FILES.match(match[1])):
             return None
@@ -90,7 +92,8 @@ class _Splitter:
     """Splits a body into pieces whose concatenation is the body; owned by a ModelFinder."""
 
     __slots__ = (
-        "_buffer", "_delimiter", "_has_delimiter", "_has_model", "_is_at_start", "_is_model", "_search", "_state",
+        "_buffer", "_delimiter", "_has_delimiter", "_has_model", "_is_at_start", "_is_model", "_parts", "_search",
+        "_state",
     )  # fmt: skip
 
     def __init__(self, boundary: bytes) -> None:
@@ -102,6 +105,7 @@ class _Splitter:
         self._is_at_start = True
         self._state = _State.VALUE  # data before the first part is skipped like a value
         self._has_delimiter = self._is_model = self._has_model = False
+        self._parts = 0
 
     @property
     def is_complete(self) -> bool:
@@ -124,6 +128,9 @@ class _Splitter:
                 end = self._header_end()
                 if end < 0:
                     return
+                self._parts += 1
+                if self._parts > MOST_PARTS:
+                    raise MultipartError("parts")
                 self._is_model = _is_model(bytes(self._buffer[:end]))
                 if self._is_model and self._has_model:
                     raise MultipartError("repeated_model")
@@ -223,6 +230,8 @@ def _is_model(header: bytes) -> bool:
     if any("\n" in line or "\r" in line or line[:1] in (" ", "\t") for line in lines):
         raise MultipartError("header_line")
     fields = [line.partition(":") for line in lines if line]
+    if any(_is_nested(name, value) for name, _, value in fields):
+        raise MultipartError("nested")
     found = [field for field in fields if field[0].strip().lower() == "content-disposition"]
     if not found:
         return False
@@ -242,6 +251,11 @@ def _is_model(header: bytes) -> bool:
     if any(folded(one) == "model" for one in (field_name, unquote(field_name), field_name.partition("[")[0])):
         raise MultipartError("name")
     return False
+
+
+def _is_nested(name: str, value: str) -> bool:
+    """Whether a part contains parts (RFC 7578 4.3), whose names some readers add to the form's."""
+    return name.strip().lower() == "content-type" and value.strip().lower().startswith("multipart/")
 
 
 def _require_plain(fields: list[tuple[str, str, str]], rest: str, parameters: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from relayd import clock
 
 LONGEST_S = 7 * 86400.0
-_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 
 
 def _seconds(text: str, scale: float) -> float | None:

@@ -42,14 +42,14 @@ class Observed(NamedTuple):
 class _Patterns:
     """The expressions of one format. JSON text inside a string cannot match them: its quotation marks are escaped."""
 
-    __slots__ = ("any", "finish", "finish_mark", "finish_value", "model", "model_value", "usage", "usage_mark",
-                 "usage_object")  # fmt: skip
+    __slots__ = ("any", "finish", "finish_mark", "finish_value", "model", "model_mark", "model_value", "usage",
+                 "usage_mark", "usage_object")  # fmt: skip
 
     def __init__(self, tap: TapFormat) -> None:
         usage, finish, model = (b'"%b"' % key.encode() for key in (tap.usage_key, tap.finish_key, tap.model_key))
         colon = _WHITESPACE + b":" + _WHITESPACE
         values = b"(?:" + b"|".join(value.encode() for value in tap.finish_values) + b')"' if tap.finish_values else b""
-        self.usage_mark, self.finish_mark = usage, finish  # searched for before an expression is tried
+        self.usage_mark, self.finish_mark, self.model_mark = usage, finish, model  # before an expression is tried
         self.usage = re.compile(usage + colon + (rb"\{" if tap.usage_is_object else b""))
         self.finish = re.compile(finish + colon + b'"' + values)
         self.model = re.compile(model + colon + b'"')
@@ -111,9 +111,9 @@ class Tap:
         """Whether `observe` can be skipped for this piece, which follows whole frames: it consists of whole frames
         without a mark. Most pieces of a stream do."""
         patterns = self._patterns
-        if not self._is_plain_sse or not self._model_frames:
+        if not self._is_plain_sse or (not self._model_frames and data.find(patterns.model_mark) >= 0):
             return False
-        if patterns.usage_mark in data or not data.endswith(b"\n\n"):
+        if data.find(patterns.usage_mark) >= 0 or not data.endswith(b"\n\n"):  # `find` is twice as fast as `in`
             return False
         return not _has_value(patterns.finish_mark, data)
 

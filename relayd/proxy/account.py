@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from relayd import clock
+from relayd.limits.spend import Spend
 from relayd.protocols.tap import Observed
 from relayd.proxy.ai_request import AiRequest
 from relayd.telemetry.outcome import More, Record
@@ -65,6 +66,17 @@ def record_model(more: More, ai_request: AiRequest, upstream_model: str | None) 
         more["model"] = ai_request.model
         if upstream_model and upstream_model != ai_request.model:
             more["model_there"] = upstream_model
+
+
+def add_spend(spend: Spend, record: Record, group: str) -> None:
+    """Add the finished exchange to the spend, under the model's name at the endpoint. `group` is the consumer's."""
+    more = record.more or {}
+    model = str(more.get("model_there") or more.get("model") or "")
+    wall_s = record.started_wall + max(0.0, record.total_s)
+    spend.add(
+        wall_s, record.consumer, group, record.route, record.upstream, model, record.currency, record.usage,
+        record.cost_nano, record.cost_estimated,
+    )
 
 
 def record_unknown(record: Record, unknown: Mapping[tuple[str, str], int]) -> None:

@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from relayd.protocols.dialect import (
     Dialect,
     EncodedRequest,
     EncodedResponse,
-    Memory,
     Refused,
     Renderer,
     RequestContext,
@@ -32,6 +31,7 @@ from relayd.protocols.dialect import (
 )
 from relayd.protocols.include_usage import usage_edit
 from relayd.proxy.filters.keepalive import KeepAlive
+from relayd.proxy.model_names import edits_of
 from relayd.proxy.request_model import (
     FormFinder,
     FormTransform,
@@ -41,6 +41,7 @@ from relayd.proxy.request_model import (
     probable_model,
 )
 from relayd.proxy.respond import Answer, answer
+from relayd.proxy.stored_data import after_stored_keys, must_recall, recall_steps
 from relayd.wire.body import PARSED_BYTES, JsonBody, edited, inspect_json
 from relayd.wire.http1 import RequestHead
 from relayd.wire.json_steps import Steps, parse_steps
@@ -56,10 +57,11 @@ class AiRequest:
     """Owned by its exchange; created in the phase `select`, and reduced when the response starts."""
 
     __slots__ = (
-        "_adapted", "_answer", "_context", "_generated_parts", "_head", "_last_piece", "_make_context", "_prepared",
-        "_read_error", "_renderer", "_request", "backend_names", "body", "content_rendered", "dialect",
-        "failure_rendered", "first_content_s", "form", "is_form", "is_socket", "is_translatable", "json_body",
-        "keepalive", "model", "requests_usage", "stream",
+        "_adapted", "_answer", "_context", "_continues_stored", "_generated_parts", "_head", "_last_piece",
+        "_make_context", "_prepared", "_read_error", "_renderer", "_request", "backend_names", "body",
+        "content_rendered", "cost_text", "counts_text", "dialect", "failure_rendered", "first_content_s", "form",
+        "images", "is_form", "is_socket", "is_translatable", "json_body", "keepalive", "lists_only", "model",
+        "output_characters", "requests_usage", "sent_model", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +78,7 @@ class AiRequest:
             json_body = inspect_json(body)
         self.json_body = json_body
         self.stream = is_socket or (json_body is not None and json_body.flag("stream"))
-        self.is_translatable = head.method == b"POST" and head.path.endswith(dialect.ends)
+        self.is_translatable = head.method == b"POST" and dialect.is_request_path(head.path)
         self.requests_usage = False  # relayd requested token usage; it is removed from the response
         self._request: Request | None = None
         self._renderer: Renderer | None = None
@@ -85,9 +87,16 @@ class AiRequest:
         self._prepared: dict[int, tuple[Target, tuple[Request, EncodedRequest] | Refused]] = {}
         self._adapted: tuple[Target, ...] = ()
         self._generated_parts: tuple[tuple[int, int, bytes], ...] | None = None  # the edits that remove them
+        self._continues_stored: bool | None = None
         self._last_piece = b""  # of the response, as sent to the client
         self.keepalive: KeepAlive | None = None
+        self.lists_only: Callable[[str], bool] | None = None  # of the models of an endpoint's list
+        self.cost_text: Callable[[], str] | None = None  # the value of X-Relayd-Cost, if the route tells it
+        self.sent_model = ""  # in the translated request
+        self.images = -1  # in the request, or requested; negative until they are counted
         self.content_rendered = self.failure_rendered = False  # the renderer returned content; it rendered an error
+        self.counts_text = False  # the text of the response is counted
+        self.output_characters = 0  # of the text that the client got
         self.first_content_s = -1.0  # clock time of the first piece of the response; negative before it
         self.backend_names: Mapping[str, str] = {}  # upstream names for responses that name their back-end
         self.model = head.model if head.model is not None else probable_model(head, body, json_body)
@@ -104,13 +113,41 @@ class AiRequest:
         return target.dialect is not None and target.dialect is not self.dialect
 
     def needs_translation(self, target: Target) -> bool:
-        """True if this request must be translated for the target."""
-        return self.is_translatable and self.differs_in_dialect(target)
+        """True if this request must be translated for the target: its dialect differs, or it cannot know data that the
+        request refers to."""
+        if not self.is_translatable or target.dialect is None:
+            return False
+        return target.dialect is not self.dialect or (self.dialect.continues_stored is not None and self._continues())
+
+    def _continues(self) -> bool:
+        """True if the request continues a conversation that only relayd has."""
+        if self._continues_stored is None:
+            look, continues_stored = self.json_body, self.dialect.continues_stored
+            is_clear = look is not None and not look.fault and not look.ambiguity
+            self._continues_stored = bool(
+                is_clear and look and continues_stored and continues_stored(look, lambda: self.context)
+            )
+        return self._continues_stored
+
+    @property
+    def names_stored(self) -> bool:
+        """True if the path names data that relayd has stored."""
+        return self.dialect.names_stored is not None and self.dialect.names_stored(self.context)
 
     @property
     def reports_usage(self) -> bool:
-        """True if the response may report token usage. For dialects without translation, any POST may."""
-        return self.is_translatable or (not self.dialect.paths and self.context.method == "POST")
+        """True if the response may report token usage: that of any POST may (embeddings, images, transcriptions)."""
+        return self._head.method == b"POST"
+
+    @property
+    def accepts_chunks(self) -> bool:
+        """True if the client understands chunked bodies and trailers (HTTP/1.1)."""
+        return self._head.version == 11
+
+    @property
+    def may_cost(self) -> bool:
+        """False for requests that providers answer without a charge: lists, stored data, token counts."""
+        return self._head.method == b"POST" and bool(self.model or self.sent_model) and not self.is_token_count
 
     @property
     def tap_format(self) -> TapFormat | None:
@@ -160,8 +197,11 @@ class AiRequest:
         return not self.is_translatable and head.method == b"POST" and head.path.rstrip(b"/").endswith(paths)
 
     def selection_steps(self, is_counted_here: bool) -> Steps[None] | None:
-        """The steps before a target can be selected for a large body; None if there are none. `is_counted_here`: relayd
-        itself counts the tokens."""
+        """The steps before a target can be selected, or None. `is_counted_here`: relayd itself counts the tokens."""
+        steps, stores = self._selection_steps(is_counted_here), self.dialect.stored_keys is not None
+        return after_stored_keys(self.dialect, self.json_body, self.context, steps) if stores else steps
+
+    def _selection_steps(self, is_counted_here: bool) -> Steps[None] | None:
         body, dialect = self.body, self.dialect
         if body is None or self._is_short or self.is_form:
             return None
@@ -170,18 +210,26 @@ class AiRequest:
         return self._read_steps(None) if not self.model and self.is_translatable else None
 
     def preparation_steps(self, target: Target, *, reads: bool = False) -> Steps[None] | None:
-        """The steps before the request can be sent to this target, or, with `reads`, before `request` can be used. None
-        if all of it fits into one turn of the event loop."""
-        body = self.body
-        if body is None or self._is_short or self.dialect.read_steps is None or self._read_error is not None:
+        """The steps before the request can be sent to this target (`reads`: before `request` can be used), or None."""
+        if self.body is None or self._read_error is not None:
             return None
+        if self._is_short or self.dialect.read_steps is None:
+            recalls = not reads and self.needs_translation(target) and must_recall(target, self.context.memory)
+            return self._recall_steps(target) if recalls else None
         needs_translation = self.needs_translation(target)
         if not needs_translation and not reads and self._may_bring_own_parts(target):
             return self._take_back_steps()
         is_unread = reads and self.is_translatable and self._request is None
-        if is_unread or (needs_translation and id(target) not in self._prepared):
-            return self._read_steps(target if needs_translation else None)
-        return None
+        is_needed = is_unread or (needs_translation and id(target) not in self._prepared)
+        return self._read_steps(target if needs_translation else None) if is_needed else None
+
+    def _recall_steps(self, target: Target) -> Steps[None]:
+        try:
+            request = replace(self.request, model=target.model or self.model or self.request.model)
+        except Refused as refused:
+            self._read_error = without_traceback(refused)
+            return
+        yield from recall_steps(target, request, self.context.memory)
 
     def _may_bring_own_parts(self, target: Target) -> bool:
         """True if values that relayd invented in earlier responses must be removed before the body passes through."""
@@ -234,6 +282,7 @@ class AiRequest:
             large = size > 0 or request.large
             request = replace(request, model=target.model or self.model or request.model, large=large)
             options, memory = target.upstream.spec.dialect, self.context.memory
+            yield from recall_steps(target, request, memory)
             encoded = yield from other.write_steps(request, options, memory)
             self._prepared[id(target)] = target, (request, encoded)
         except Refused as refused:
@@ -261,6 +310,19 @@ class AiRequest:
             return (yield from parse_steps(json_body))
         except ValueError as fault:
             raise Refused(f"The request body cannot be translated: {fault}.", code="invalid_json") from None
+
+    def stored_answer_steps(self) -> Steps[None] | None:
+        """The steps after which `local_answer` is one from stored data; None if stored data are not requested."""
+        steps = None if self.dialect.stored_steps is None else self.dialect.stored_steps(self.context)
+        return None if steps is None else self._keep_answer(steps)
+
+    def _keep_answer(self, steps: Steps[EncodedResponse]) -> Steps[None]:
+        self._answer = yield from steps
+
+    @property
+    def has_local_answer(self) -> bool:
+        """True once steps have determined the response."""
+        return self._answer is not None
 
     def local_answer(self) -> EncodedResponse | None:
         """The response that the client's dialect gives from relayd's own data, None if it has none."""
@@ -325,11 +387,13 @@ class AiRequest:
         if isinstance(prepared, Refused):
             raise without_traceback(prepared)
         if prepared is not None:
+            self.sent_model = prepared[0].model
             return prepared
         other = target.dialect
         if other is None or other.write_request is None:
             raise Refused(f"Nothing is translated from {self.dialect.name} for this back-end.", status=400)
         request = replace(self.request, model=target.model or self.model or self.request.model)
+        self.sent_model = request.model
         return request, other.write_request(request, target.upstream.spec.dialect, self.context.memory)
 
     def adapt_to_failure(self, target: Target, failure: Failure | None) -> bool:
@@ -363,16 +427,25 @@ class AiRequest:
             return self._renamed_form(body, target.model or "") if renames else body
         if self.is_socket:
             assert self.dialect.websocket is not None
+            edits = [*(edits_of(json_body, target.model or "") if renames else ()), *self._edits_of_own_parts(target)]
+            if edits:
+                json_body = inspect_json(edited(body, edits))
             return self.dialect.websocket.read_message(json_body, target.model if renames else None)
-        if self._may_bring_own_parts(target):
-            run_steps(self._take_back_steps())
-        edits = list(self._generated_parts or ()) if target.dialect is self.dialect else []
+        edits = self._edits_of_own_parts(target)
         if renames and (span := json_body.span(model_key(self._head, json_body))) is not None:
             edits.append((*span, write_string(target.model or "")))
+        if renames:
+            edits += edits_of(json_body, target.model or "")
         if self.stream and self._may_request_usage(target) and (edit := usage_edit(json_body)) is not None:
             self.requests_usage = True
             edits.append(edit)
         return edited(body, edits) if edits else body
+
+    def _edits_of_own_parts(self, target: Target) -> list[tuple[int, int, bytes]]:
+        """The edits that remove what relayd invented in earlier responses."""
+        if self._may_bring_own_parts(target):
+            run_steps(self._take_back_steps())
+        return list(self._generated_parts or ()) if target.dialect is self.dialect else []
 
     def _renamed_form(self, form: bytes, model: str) -> bytes:
         """Replace the model name in a whole form."""
@@ -396,45 +469,6 @@ class AiRequest:
 def without_traceback(refused: Refused) -> Refused:
     """Copy a refusal without its traceback, which references the body."""
     return Refused(refused.message, refused.param, refused.code, refused.status)
-
-
-class Fields(Mapping[str, str]):
-    """A request's fields by lower-case name; of a repeated field the first value. Parsed on first use."""
-
-    __slots__ = ("_found", "_head")
-
-    def __init__(self, head: RequestHead) -> None:
-        self._head = head
-        self._found: dict[str, str] | None = None
-
-    def _fields(self) -> dict[str, str]:
-        found = self._found
-        if found is None:
-            found = self._found = {}
-            for line in self._head.lines:
-                name, _, value = line.partition(b":")
-                found.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
-        return found
-
-    def __getitem__(self, name: str) -> str:
-        return self._fields()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields())
-
-    def __len__(self) -> int:
-        return len(self._fields())
-
-
-def context_of(
-    head: RequestHead, request_id: bytes, memory: Memory, seal_key: bytes, socket: Memory | None = None
-) -> RequestContext:
-    """The context of a request for dialects; of a repeated field the first value is used."""
-    return RequestContext(
-        method=head.method.decode("latin-1"), path=head.path.decode("latin-1"), query=head.query[1:].decode("latin-1"),
-        headers=Fields(head), request_id=request_id.decode("latin-1"), memory=memory, seal_key=seal_key,
-        socket=socket,
-    )
 
 
 def requested_listing(path: str) -> str | None:

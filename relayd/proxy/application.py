@@ -11,22 +11,78 @@ carries structure, not framed bytes: a head, pieces of the body, the end. The sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Protocol
 
+from relayd.access.sessions import Session
+from relayd.config.sessions import SIGN_IN_COOKIE
+from relayd.errors import ExchangeError
 from relayd.proxy.request_body import Recipient
 from relayd.proxy.respond import Answer, answer
 from relayd.wire.response import ResponseHead
+
+# The pages for browsers, which may sign in to them.
+DASHBOARD = "/dashboard"
+SESSION_COOKIE = SIGN_IN_COOKIE.encode()
+
+
+def is_public(method: str, path: str) -> bool:
+    """True if a browser may request this before it has signed in: the page that asks for the key, its files, and the
+    sign-in itself."""
+    if method == "POST":
+        return path == f"{DASHBOARD}/sign-in"
+    is_page = path in (DASHBOARD, f"{DASHBOARD}/") or path.startswith(f"{DASHBOARD}/static/")
+    return is_page and method in ("GET", "HEAD")
+
+
+class Browser(Protocol):
+    """The client of a request that may need to sign in: a route with `allow`, and no key in a header field."""
+
+    @property
+    def session(self) -> Session | None:
+        """The session of the request; None before the sign-in."""
+
+    @property
+    def is_secure(self) -> bool:
+        """True if the browser has an encrypted connection, to relayd or to a trusted proxy before it."""
+
+    def sign_in(self, key: bytes, on_done: Callable[[str | ExchangeError], None]) -> None:
+        """Check a key, and begin a session. `on_done` gets the token of the session, or the error."""
+
+    def sign_out(self) -> None:
+        """End the session of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRequest:
     """A request to an application. `path` excludes the route's prefix and the query. `may_write` is True if the request
-    may change state."""
+    may change state. `cross_site` is True if a browser sent it in the name of another site (`is_cross_site`). `field`
+    returns the value of a header field. `browser` is None if no sign-in is needed: on the admin socket, on a route
+    without `allow`, and for a request with a key. `consumer` is the name of the identified consumer."""
 
     method: str
     path: str
     may_write: bool
+    cross_site: bool = False
+    field: Callable[[bytes], bytes | None] = dataclass_field(default=lambda name: None, compare=False)
+    browser: Browser | None = dataclass_field(default=None, compare=False)
+    consumer: str = dataclass_field(default="", compare=False)
+
+
+def is_cross_site(fetch_site: bytes | None, origin: bytes | None, host: bytes) -> bool:
+    """True if a page of another origin made a browser send this request, with the cookies or certificate of its user.
+
+    `fetch_site` and `origin` are the fields Sec-Fetch-Site (Fetch Metadata, 2.4) and Origin (RFC 6454 7), `host` is the
+    requested host with its port. Browsers send at least one of these fields with a POST; other clients send none.
+    """
+    if fetch_site is not None:
+        return fetch_site.lower() not in (b"same-origin", b"none")
+    if origin is None:
+        return False
+    _, separator, requesting_host = origin.partition(b"://")
+    return not separator or requesting_host.lower() != host.lower()  # `null` is the origin of a sandboxed page
 
 
 class Responder(Protocol):

@@ -6,7 +6,7 @@
    loop in which it ends.
 2. It ends in exactly one of three ways: the response is complete; the attempt failed before the response was committed
    (the owner gets its result, and the client got nothing); or it failed afterwards. `cancel` ends it without a report.
-3. The buffer of an error body is bounded: above MAX_ERROR_BODY_BYTES the body is forwarded unread.
+3. The buffer of an error body is bounded (proxy/error_response.py): a larger body is forwarded unread.
 4. If the transfer fails before the response is committed, the client gets nothing of it, even if a part of the body had
    arrived.
 """
@@ -19,10 +19,9 @@ from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Target
 from relayd.protocols.canon import Failure, Request
-from relayd.protocols.dialect import Dialect
-from relayd.protocols.retry_after import retry_after_s
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.body_memory import BodyOwner
+from relayd.proxy.error_response import ErrorBody, classify_failure, classify_response, fault_of, read_error_response
 from relayd.proxy.filters.chain import NO_FILTERS, chain_for, invalid_answer
 from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.keepalive import KeepAlive, takes_comments
@@ -33,12 +32,11 @@ from relayd.proxy.retry_loop import AttemptResult
 from relayd.upstream.classify import GOOD, UNPROCESSED, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
-from relayd.upstream.transport.faults import AFTER_HANDSHAKE, code_of, is_unprocessed
+from relayd.upstream.transport.faults import AFTER_HANDSHAKE, NO_RESOURCES, code_of, is_unprocessed
 from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import PARSED_TURN, Slot
 from relayd.wire.response import ResponseHead
 
-MAX_ERROR_BODY_BYTES = 64 * 1024
 SENDING, FORWARDING, READING_ERROR, ENDED = range(4)
 
 
@@ -86,7 +84,7 @@ class Attempt:
         self.keepalive = KeepAlive(keepalive_s) if keepalive_s else None
         self._filters = NO_FILTERS
         self._state = SENDING
-        self._error_body: list[bytes] | None = None
+        self._error_body: ErrorBody | None = None
         self._buffered_bytes = self._unacknowledged = 0
         self._new_connection = False
         self._upload_abandoned = False
@@ -116,9 +114,9 @@ class Attempt:
         """The transfer received bytes, or can take more of the request body."""
         if slot is not self.slot:
             return
-        if slot.response is not None:  # interim heads do not extend first_byte
+        response, body = slot.response, self._body
+        if response is not None:  # interim heads do not extend first_byte
             self._last_progress_s = clock.monotonic()
-        body = self._body
         if body.paused:
             body.on_drained(slot)
         if body.memory is not None:
@@ -126,7 +124,6 @@ class Attempt:
         if slot.interim:
             interim, slot.interim = slot.interim, []
             self.writer.interim(interim)
-        response = slot.response
         if response is None:
             return
         if self._state == SENDING and not self._on_response_head(slot, response):
@@ -202,7 +199,7 @@ class Attempt:
         ai_request, status = self._ai_request, response.status
         if status >= 400:
             if ai_request is not None or (self.may_retry and self._owner.reads_error(self._classify("", response))):
-                self._state, self._error_body = READING_ERROR, []
+                self._state, self._error_body = READING_ERROR, ErrorBody()
                 return True
         else:
             if self.lease.permit:
@@ -310,7 +307,9 @@ class Attempt:
     def _complete(self, slot: Slot, response: ResponseHead, head: ResponseHead, data: bytes) -> None:
         """Complete the response: its last bytes are sent together with the end of the framing."""
         writer = self.writer
-        trailers = slot.trailers if head is response else None
+        trailers = slot.trailers if head is response and writer.route is not None and writer.route.trailers else None
+        if self._filters:
+            trailers = [*(trailers or ()), *(line for filter_ in self._filters if (line := filter_.trailer()))]
         if not writer.committed:
             self.may_retry = False
             self._owner.attempt_begins_response(self, head)
@@ -324,20 +323,17 @@ class Attempt:
 
     def _buffer_error(self, slot: Slot) -> None:
         """Buffer the body of an error response. A body too large for an error object is forwarded unread."""
-        held = self._error_body
-        assert held is not None
-        held += slot.chunks
-        self._buffered_bytes += sum(map(len, slot.chunks))
-        slot.chunks = []
-        if self._buffered_bytes > MAX_ERROR_BODY_BYTES:
+        assert self._error_body is not None and slot.response is not None
+        pieces, slot.chunks = slot.chunks, []
+        if not self._error_body.add(pieces):
             self._state = FORWARDING
-            slot.chunks, self._error_body = held, None
-            assert slot.response is not None
+            slot.chunks, self._error_body = self._error_body.pieces, None
             if not self._receive(slot, slot.response):
                 slot.hold = True
 
     def _finish_error(self, slot: Slot, response: ResponseHead) -> None:
-        body, self._error_body = b"".join(self._error_body or ()), None
+        assert self._error_body is not None
+        body, self._error_body = b"".join(self._error_body.pieces), None
         failure = None
         if self.target.dialect is not None and self._ai_request is not None:
             failure = read_error_response(self.target.dialect, response, body)
@@ -348,7 +344,7 @@ class Attempt:
     def _on_transfer_failure(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer failed. A committed response gets the remaining received bytes, then an incomplete end."""
         response = slot.response
-        detail = slot.protocol_error or f"curl {errno}: {message}"
+        detail = slot.protocol_error or (message if errno == NO_RESOURCES else f"curl {errno}: {message}")
         if slot.protocol_error:
             code = "upstream_malformed"
         elif response is None and slot.pool.only_http2 and is_unprocessed(errno, message):
@@ -384,11 +380,8 @@ class Attempt:
             body = keys.body(body)
             failure = None if failure is None else redact_keys(keys, failure)
         if failure is not None:
-            in_stream = response is None
-            classification = self.lease.classify(
-                "", failure.status, client_key=self._client_key, in_stream=in_stream,
-                retry_after_s=failure.retry_after_s,
-                error_code=failure.code, error_type=failure.type, error_message=failure.message,
+            classification = classify_failure(
+                self.lease, failure, client_key=self._client_key, in_stream=response is None
             )
         elif response is not None:
             classification = self._classify("", response)
@@ -426,22 +419,17 @@ class Attempt:
         self.lease.release(classification)
 
     def _classify(self, code: str, response: ResponseHead | None) -> Classification:
-        status = 0 if response is None else response.status
-        if response is not None and status < 400:
-            return GOOD
-        cooldown_s = None
-        if status in (429, 503) and response is not None:
-            cooldown_s = retry_after_s({"retry-after": response.get(b"retry-after")})
-        return self.lease.classify(code, status, client_key=self._client_key, retry_after_s=cooldown_s)
+        return classify_response(self.lease, code, response, client_key=self._client_key)
 
     # ---- the sweep
 
     def expired(self, now_s: float, timeouts: Timeouts, per_attempt_s: float) -> ExchangeError | None:
-        """The error of an expired timeout of this attempt, None if no timeout has expired."""
-        slot = self.slot
-        if slot is None:
+        """The error of an expired timeout or a withdrawn address, None if the attempt may go on."""
+        if (slot := self.slot) is None:
             return None
         if slot.response is None:
+            if self.lease.is_withdrawn and not slot.reached():
+                return ExchangeError("connect_failed", "the address was removed before the connection was established")
             if per_attempt_s and now_s - self.started_s > per_attempt_s:
                 code = "first_byte_timeout" if slot.reached() else "connect_timeout"
                 return ExchangeError(code, f"{per_attempt_s:g} s for one attempt")
@@ -476,24 +464,12 @@ class Attempt:
     def buffered(self) -> int:
         """Bytes buffered here, in both directions."""
         slot = self.slot
-        return 0 if slot is None else slot.insize + slot.queued + self._buffered_bytes
+        if slot is None:
+            return 0
+        error_bytes = 0 if self._error_body is None else self._error_body.size_bytes
+        return slot.insize + slot.queued + self._buffered_bytes + error_bytes
 
     @property
     def filters(self) -> tuple[Filter, ...]:
         """The filters of the response, which report to the record."""
         return self._filters
-
-
-def fault_of(failure: Failure) -> ExchangeError:
-    """The catalogue error for an error inside a response body."""
-    code = failure.code if failure.code in ("upstream_malformed", "upstream_cut") else "upstream_failed"
-    return ExchangeError(code, failure.message[:200])
-
-
-def read_error_response(dialect: Dialect, response: ResponseHead, body: bytes) -> Failure:
-    """Read an error response in its dialect."""
-    headers: dict[str, str] = {}
-    for line in response.keep:
-        name, _, value = line.partition(b":")
-        headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
-    return dialect.read_error(response.status, headers, body)

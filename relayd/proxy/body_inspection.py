@@ -2,7 +2,8 @@
 
 Rules:
 1. A body of usual size is not inspected before it is complete; then it is parsed in one step.
-2. A larger body is scanned. The client is paused while the scanner has pending data, so that only few pieces wait.
+2. A larger body is scanned by the work queue, which all exchanges share: in the turn in which a piece arrives, nothing
+   is scanned. The client is paused while the scanner has pending data, so that only few pieces wait.
 3. If the model decides the route or target, an invalid body ends the exchange as soon as the fault is found. Otherwise
    the scan stops there.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from relayd import clock
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.exchange import Exchange
-from relayd.proxy.request_model import unclear
+from relayd.proxy.model_names import unclear
 from relayd.wire.body import PARSED_BYTES, inspect_json, inspect_scanned
 from relayd.wire.json_scanner import JsonFault, JsonScanner
 from relayd.wire.json_steps import TURN_S
@@ -56,7 +57,7 @@ class BodyInspection:
         else:
             scanner.feed(data)
         if not self._is_due:
-            self._scan()
+            self._defer()
         return False
 
     def finish(self, on_inspected: Callable[[], None]) -> bool:
@@ -68,7 +69,10 @@ class BodyInspection:
             return True
         self._on_inspected = on_inspected
         if not self._is_due:
-            self._scan()
+            if self._scanner.pending:
+                self._defer()
+            else:
+                self._scan()
         return body.json_body is not None
 
     def _scan(self) -> None:

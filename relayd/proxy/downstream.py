@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+from relayd.access.client_certificate import ClientCertificate, no_certificate
 from relayd.protocols.dialect import Memory
-from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.forwarded import Networks
 
 
 class Downstream(Protocol):
@@ -14,10 +16,11 @@ class Downstream(Protocol):
     listener: str
     peer: str
     trusted: bool
-    networks: TrustedNetworks
+    networks: Networks
     tls: bool
     forwarding_cache: tuple[object, bytes, list[bytes]] | None
     socket_memory: Memory | None
+    client_certificate: Callable[[], ClientCertificate | None]
 
     def send(self, data: bytes) -> bool:
         """Write data. Returns False if the client is slow; `Exchange.on_drained` is called later."""
@@ -51,11 +54,12 @@ class NullDownstream:
     """A client connection without a socket: nothing is read, and all output is accepted. For a dry run, and for an
     exchange that has its body and its own writer."""
 
-    def __init__(self, listener: str, peer: str, networks: TrustedNetworks, tls: bool) -> None:
+    def __init__(self, listener: str, peer: str, networks: Networks, tls: bool) -> None:
         self.listener, self.peer, self.networks, self.tls = listener, peer, networks, tls
         self.trusted = networks.contains(peer)
         self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
         self.socket_memory: Memory | None = None
+        self.client_certificate: Callable[[], ClientCertificate | None] = no_certificate
 
     def send(self, data: bytes) -> bool:
         """Never slow."""

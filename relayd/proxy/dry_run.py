@@ -11,28 +11,39 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relayd import clock
+from relayd.access.identity import Identity
+from relayd.access.sessions import Sessions
 from relayd.errors import ExchangeError
+from relayd.limits.failed_keys import FailedKeys
+from relayd.limits.ledger import Ledger
 from relayd.limits.overload import Bounds, Overload
 from relayd.limits.request_buffers import RequestBuffers
+from relayd.limits.shared_ledger import SharedLedger
+from relayd.limits.spend import Spend
 from relayd.plan.plan import Plan, PlannedRoute, Target
 from relayd.protocols.dialect import Memory
 from relayd.proxy import pipeline
 from relayd.proxy.application import Application, Handler, LocalRequest, Responder, send_answer
+from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.downstream import Downstream, NullDownstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.proxy.response_writer import NullWriter
 from relayd.proxy.upgrade import Tunnel
+from relayd.stores._space import Space
 from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
+from relayd.telemetry.trace import Tracing
+from relayd.upstream.discovered import url_parts
 from relayd.upstream.lease import Lease
-from relayd.upstream.spec import Timeouts
+from relayd.upstream.spec import EndpointSpec, Timeouts
 from relayd.upstream.transport.recording import RecordingPool
-from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.forwarded import Networks
 from relayd.wire.http1 import RequestHead
 from relayd.wire.redact import mask_urls
 from relayd.wire.response import ResponseHead
 
+DISCOVERED = "(the discovered address)"  # the Host field
 MINTED_ID = b"(made for each request)"
 
 
@@ -65,7 +76,7 @@ class DryRun:
     endpoint, also if the request is refused; `targets` are all targets in their order; `model` is the requested one."""
 
     route: PlannedRoute | None
-    consumer: str | None
+    identity: Identity | None
     answer: Response | None
     sent: Sent | None
     targets: tuple[Target, ...]
@@ -123,8 +134,16 @@ class _Gateway:
         self.seal_key = b"\0" * 32
         self.overload = Overload(Bounds(), 0.25)
         self.buffers = RequestBuffers()
+        self.spend = Spend()
+        self.failed_keys = FailedKeys(0)
+        self.sessions = Sessions()
+        self.ledger = Ledger()
+        self.session_counts = SessionCounts()
+        self.shared: SharedLedger | None = None
         self.admin: Application = _admin_page
+        self.challenge_response: Callable[[bytes], bytes | None] | None = None
         self.record: Record | None = None
+        self.tracing = Tracing()
         self._due: list[Callable[[], None]] = []
 
     def run_due(self) -> None:
@@ -137,6 +156,12 @@ class _Gateway:
 
     def memory(self, space: str) -> Memory:
         return Store(max_entries=1, max_bytes=1024, ttl_s=1.0).space(space)
+
+    def space(self, name: str, ttl_s: float) -> Space:
+        return Store(max_entries=1, max_bytes=1024, ttl_s=ttl_s).space(name)
+
+    def is_store_degraded(self) -> bool:
+        return False
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
         if not delay_s:
@@ -159,11 +184,15 @@ def _admin_page(request: LocalRequest, responder: Responder) -> Handler:
 
 
 def dry_run(
-    plan: Plan, head: RequestHead, body: bytes | None, peer: str, networks: TrustedNetworks, tls: bool
+    plan: Plan, head: RequestHead, body: bytes | None, peer: str, networks: Networks, tls: bool
 ) -> DryRun:
     """Run the given request through all phases. `body` is the whole body, None if it is not known."""
     for upstream in plan.upstreams.values():
         upstream.hide_keys()
+        if (source := upstream.spec.discovery) is not None:  # a dry run looks nothing up
+            scheme, path = url_parts(source) or ("http", "")
+            label = f"discovered by {source.kind}"
+            upstream.set_endpoints((EndpointSpec(f"{scheme}://{DISCOVERED}", path, label),))
         for endpoint in upstream.endpoints:
             endpoint.pool = RecordingPool()
     gateway = _Gateway(plan)
@@ -177,9 +206,13 @@ def dry_run(
         first = first or found
         if exchange.phase == "over" or (found is not None and exchange.route is None) or writer.started:
             break
+        if phase is pipeline.answer_locally and exchange.route is not None and exchange.route.action != "proxy":
+            break  # refused by what relayd serves itself
+        if phase is pipeline.select and exchange.retry_loop is None:
+            break  # without a target nothing would be sent
     loop, ai_request = exchange.retry_loop, exchange.ai_request
     result = DryRun(
-        exchange.route, exchange.consumer, first, _sent(exchange), () if loop is None else loop.targets,
+        exchange.route, exchange.identity, first, _sent(exchange), () if loop is None else loop.targets,
         exchange.effective_timeouts, (ai_request.model if ai_request is not None else exchange.head.model) or "",
     )
     exchange.client_gone()

@@ -3,7 +3,7 @@
 1. Its state is one member, `phase`. FOLLOWS is the table of permitted transitions.
 2. It is accounted exactly once, in `_end`, for every kind of end. All its resources are released in the same turn.
 3. Only the writer decides if the client may still get another response.
-4. Nothing blocks: the connection, the attempt and the sweep call the exchange.
+4. Nothing blocks: the connection, the attempt and the sweep (proxy/sweep.py) call the exchange.
 """
 
 from __future__ import annotations
@@ -13,26 +13,32 @@ from collections.abc import Callable
 from functools import partial
 
 from relayd import clock
+from relayd.access.identity import Identity
+from relayd.access.sessions import Session
 from relayd.errors import KINDS, ExchangeError
 from relayd.limits.gate import Gate
 from relayd.limits.ticket import Ticket
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols.canon import Failure
-from relayd.proxy.account import record_ai_request, record_trail
+from relayd.proxy.account import add_spend, record_ai_request, record_trail
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.application import LocalTransfer
 from relayd.proxy.attempt import Attempt
+from relayd.proxy.charge import Charge
+from relayd.proxy.client_session import ClientSession
+from relayd.proxy.cost import record_cost
 from relayd.proxy.downstream import Downstream
-from relayd.proxy.filters.keepalive import COMMENT, takes_comments
 from relayd.proxy.filters.translate import stream_head
 from relayd.proxy.location import relocate
 from relayd.proxy.phases import FOLLOWS
 from relayd.proxy.ports import GatewayPort
+from relayd.proxy.rate_fields import add_rate_fields
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.respond import Answer, error_answer
 from relayd.proxy.response_writer import Http1Writer, NullWriter, ResponseWriter
 from relayd.proxy.retry_loop import AttemptResult, RetryLoop
 from relayd.proxy.steps import Work
+from relayd.proxy.tracing import record_trace
 from relayd.proxy.upgrade import Tunnel
 from relayd.telemetry.outcome import Record
 from relayd.upstream.classify import Classification
@@ -59,9 +65,10 @@ class Exchange:
     """
 
     __slots__ = (
-        "ai_request", "attempt", "body", "cancel_timer", "client_detached", "consumer", "down", "gates", "gateway",
-        "head", "lease", "local", "on_attempt_failed", "origin", "phase", "plan", "queue_note", "record", "request_id",
-        "resume_index", "retry_loop", "route", "tickets", "timeouts", "tunnel", "waiting_since_s", "writer",
+        "ai_request", "attempt", "body", "cancel_timer", "charge", "client_detached", "client_session", "down", "gates",
+        "gateway", "head", "identity", "lease", "local", "on_attempt_failed", "origin", "phase", "plan", "queue_note",
+        "record", "request_id", "resume_index", "retry_loop", "route", "session", "tickets", "timeouts", "tunnel",
+        "waiting_since_s", "writer",
     )
 
     def __init__(
@@ -80,13 +87,16 @@ class Exchange:
         if body is not None:
             record.bytes_in = len(body)
         self.route: PlannedRoute | None = None
-        self.consumer: str | None = None
+        self.identity: Identity | None = None
+        self.session: Session | None = None  # of a browser that has signed in
         self.ai_request: AiRequest | None = None
         self.retry_loop: RetryLoop | None = None
+        self.client_session: ClientSession | None = None
         self.attempt: Attempt | None = None
         self.tunnel: Tunnel | None = None
         self.local: LocalTransfer | None = None
         self.lease: Lease | None = None
+        self.charge: Charge | None = None
         self.on_attempt_failed: AttemptFailedCallback | None = None
         self.gates: tuple[Gate, ...] = ()
         self.tickets: tuple[tuple[Gate, Ticket], ...] = ()
@@ -104,6 +114,11 @@ class Exchange:
         if self.timeouts is not None:
             return self.timeouts
         return NO_TIMEOUTS if self.route is None else self.route.timeouts
+
+    @property
+    def consumer(self) -> str | None:
+        """The name of the identified consumer, or None."""
+        return None if self.identity is None else self.identity.name
 
     @property
     def is_over(self) -> bool:
@@ -223,6 +238,8 @@ class Exchange:
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
         """No other attempt follows: release the data for one."""
+        if attempt is self.attempt and self.charge is not None:
+            self.charge.response = head
         if attempt is not self.attempt or self.client_detached:
             return
         self.phase = "transfer"
@@ -234,7 +251,8 @@ class Exchange:
             body.recount(attempt.slot)
         if self.ai_request is not None:
             self.ai_request.release_request()
-        if self.route is not None and (head.has_location or self.route.resilience is not None):
+        route = self.route
+        if route is not None and (head.has_location or route.resilience or self.charge or self.client_session):
             self.annotate_head(head, attempt)
 
     def reads_error(self, classification: Classification) -> bool:
@@ -254,6 +272,9 @@ class Exchange:
         """The attempt failed, and the client got nothing of its response."""
         if self.phase == "over":
             return
+        if self.record.trace is not None:
+            status = 0 if result.response is None else result.response.status
+            self.record.trace.end_attempt(clock.monotonic(), status, result.fault.kind.code)
         if self.client_detached or self.on_attempt_failed is None:
             self.fail(result.fault)
             return
@@ -408,9 +429,28 @@ class Exchange:
             cancel, self.cancel_timer = self.cancel_timer, None
             cancel()
         try:
-            self._complete_record(record)
+            ai_request, loop, lease = self.ai_request, self.retry_loop, self.lease
+            if lease is not None:
+                lease.release(lease.classify(record.code, record.status if self.writer.started else 0))
+            if loop is not None and loop.trail:
+                record_trail(record, loop.trail)
+            if record.trace is not None:
+                response = None if self.attempt is None else self.attempt.response
+                record_trace(record.trace, record, response, self.head, ai_request)
+            if ai_request is not None:
+                for filter_ in () if self.attempt is None else self.attempt.filters:
+                    filter_.account(record)
+                record_ai_request(record, ai_request, None if loop is None else loop.target.model)
+                if self.plan.prices is not None and loop is not None:
+                    record_cost(record, self.plan.prices, ai_request, loop.target)
+            if self.charge is not None:
+                if loop is not None:
+                    self.charge.record_estimate(record, loop, ai_request, self.body.complete)
+                self.charge.settle(record, loop, ai_request, self.body.complete, gateway.ledger.observer)
         except Exception:  # rescue door: a fault of the record must not keep resources
             LOG.exception("record of exchange %s", record.id)
+        if self.charge is not None:
+            self.charge.refund()  # what is still open after a fault
         self.body.release()
         self.attempt = self.tunnel = self.local = self.retry_loop = self.ai_request = self.lease = None
         self.on_attempt_failed = None
@@ -419,24 +459,19 @@ class Exchange:
             gate.release(ticket)
         record.total_s = clock.monotonic() - record.started
         gateway.account(record)
+        if record.currency:
+            add_spend(gateway.spend, record, "" if self.identity is None else self.identity.group)
 
-    def _complete_record(self, record: Record) -> None:
-        ai_request, loop, attempt, lease = self.ai_request, self.retry_loop, self.attempt, self.lease
-        if lease is not None:
-            lease.release(lease.classify(record.code, record.status if self.writer.started else 0))
-        if loop is not None and loop.trail:
-            record_trail(record, loop.trail)
-        if ai_request is not None:
-            for filter_ in () if attempt is None else attempt.filters:
-                filter_.account(record)
-            record_ai_request(record, ai_request, None if loop is None else loop.target.model)
-
-    # ---- fields of the response, and the sweep
+    # ---- fields of the response
 
     def annotate_head(self, head: ResponseHead, attempt: Attempt | None) -> None:
         """Rewrite Location for the client; add the fields on queue and attempts if the route enables them."""
         if head.has_location and self.route is not None and attempt is not None:
             relocate(head, self.head.path, self.route, attempt.target.upstream.spec, attempt.lease.endpoint)
+        if self.client_session is not None:
+            self.client_session.annotate(head, self.record, None if attempt is None else attempt.lease)
+        if self.charge is not None:
+            add_rate_fields(self.charge, self.route, self.gateway.ledger, head)
         if self.queue_note:
             head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]
         route, loop = self.route, self.retry_loop
@@ -444,6 +479,15 @@ class Exchange:
         if resilience is not None and resilience.tells_attempts and loop is not None:
             trail = loop.trail if attempt is None else [*loop.trail, f"{attempt.lease.endpoint.label} {head.status}"]
             head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
+
+    def record_wait(self) -> None:
+        """Add the time in a queue to the record."""
+        if self.waiting_since_s >= 0:
+            now_s = clock.monotonic()
+            self.record.queue_s += now_s - self.waiting_since_s
+            if self.record.trace is not None:
+                self.record.trace.add_wait(self.waiting_since_s, now_s)
+            self.waiting_since_s = -1.0
 
     def queue_fields(self) -> list[tuple[str, str]]:
         """X-Relayd-Queue, a dictionary of RFC 9651; empty without a queue or if the route does not enable it."""
@@ -453,45 +497,3 @@ class Exchange:
         if self.waiting_since_s >= 0:
             waited_s += clock.monotonic() - self.waiting_since_s
         return [("X-Relayd-Queue", f"{self.queue_note}, waited={waited_s:.3f}")]
-
-    def enforce_timeouts(self, now: float) -> None:
-        """The sweep: end the exchange if a timeout has expired, or send a keep-alive comment if one is due."""
-        route, loop = self.route, self.retry_loop
-        if route is None or self.phase == "over":
-            return
-        timeouts = self.effective_timeouts
-        if self.tunnel is not None:
-            self.tunnel.enforce_timeouts(now, timeouts)
-        if loop is None or self.tunnel is not None:
-            return
-        if timeouts.total_s and now - self.record.started > timeouts.total_s:
-            self.fail(ExchangeError("total_timeout", f"{timeouts.total_s:g} s"))
-            return
-        attempt = self.attempt
-        per_attempt_s = loop.target.upstream.retries.spec.per_attempt_s
-        if attempt is not None and (fault := attempt.expired(now, timeouts, per_attempt_s)) is not None:
-            attempt.fail(fault)
-            return
-        self._keep_alive(loop, now)
-
-    def _keep_alive(self, loop: RetryLoop, now_s: float) -> None:
-        """Send a comment to a client whose stream is silent."""
-        ai_request, attempt, writer = self.ai_request, self.attempt, self.writer
-        keepalive = None if ai_request is None else ai_request.keepalive
-        if keepalive is None and attempt is not None and writer.committed:
-            keepalive = attempt.keepalive
-        if keepalive is None or self.client_detached or self.head.version != 11:
-            return
-        translated = ai_request if ai_request is not None and ai_request.needs_translation(loop.target) else None
-        slot = None if attempt is None else attempt.slot
-        response = None if slot is None or translated is not None else slot.response
-        if (slot is not None and slot.hold) or (response is not None and not takes_comments(response)):
-            return
-        if not keepalive.is_due(now_s):
-            return
-        comment = translated.renderer.keepalive() if translated is not None and translated.content_rendered else COMMENT
-        if not writer.started:
-            head = stream_head(None)
-            head.keep += [f"{name}: {value}\r\n".encode() for name, value in self.queue_fields()]
-            writer.head(head)
-        writer.comment(comment)

@@ -13,6 +13,7 @@ from functools import partial
 
 from relayd import clock
 from relayd.errors import ExchangeError
+from relayd.limits.gate import Gate
 from relayd.limits.ticket import WAITING, Ticket, retry_after
 from relayd.limits.ticket import Refused as NoPermit
 from relayd.plan.plan import merged_timeouts
@@ -22,18 +23,19 @@ from relayd.proxy.ai_request import failure_answer, refused_answer
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
+from relayd.proxy.reserve import reserve_upstream
 from relayd.proxy.retry_loop import RESENDS, AttemptResult, Deliver, Retry, RetryLoop
+from relayd.proxy.tracing import trace_attempt
 from relayd.upstream.classify import Blame
+from relayd.upstream.upstream import Upstream
 
 
 def begin(exchange: Exchange) -> None:
     """Enter the first target of the retry loop. Raises ExchangeError."""
-    route, plan, loop = exchange.route, exchange.plan, exchange.retry_loop
+    route, loop, identity = exchange.route, exchange.retry_loop, exchange.identity
     assert route is not None and loop is not None
-    if exchange.consumer and plan.consumer_gates:
-        gate = plan.consumer_gates.get(exchange.consumer)
-        if gate is not None:
-            exchange.gates = (gate,)
+    if identity is not None:
+        exchange.gates = identity.gates
     if route.resilience is not None and route.resilience.gate is not None:
         exchange.gates = (*exchange.gates, route.resilience.gate)
     enter_target(exchange, loop)
@@ -49,10 +51,24 @@ def enter_target(exchange: Exchange, loop: RetryLoop) -> None:
         exchange.timeouts = merged_timeouts(route.config.timeouts, upstream.spec.timeouts)
     if exchange.ai_request is not None:
         exchange.ai_request.apply_keepalive(target, route.resilience)
+    if (target.limit_set is not None or exchange.charge is not None) and not has_room(exchange, loop):
+        return
     if target.gate is not None:
         exchange.gates = (*exchange.gates, target.gate)
     if not exchange.gates or acquire_permits(exchange):
         start_attempt(exchange)
+
+
+def has_room(exchange: Exchange, loop: RetryLoop) -> bool:
+    """Reserve at the rates and budgets of the target's upstream. Returns False if the exchange waits, or was refused
+    and handled: as at a full gate, it falls back. Raises ExchangeError."""
+    try:
+        return reserve_upstream(exchange, loop.target, partial(enter_target, loop=loop))
+    except ExchangeError as refused:
+        if isinstance(loop.no_permit(refused.kind.code, at_upstream=True), Deliver):
+            raise
+        fall_back(exchange, loop)
+        return False
 
 
 # ---- permits
@@ -72,7 +88,7 @@ def acquire_permits(exchange: Exchange) -> bool:
             exchange.enter("admit")
             try:
                 ticket = gate.acquire(
-                    flow_key, exchange.plan.priorities.get(exchange.consumer or "", 0), deadline_s(exchange),
+                    flow_key, priority_of(exchange), deadline_s(exchange),
                     partial(on_permit_granted, exchange), partial(on_permit_refused, exchange), has_capacity,
                 )
             except NoPermit as fault:
@@ -91,6 +107,11 @@ def acquire_permits(exchange: Exchange) -> bool:
     return True
 
 
+def priority_of(exchange: Exchange) -> int:
+    """The priority of the exchange in queues."""
+    return 0 if exchange.identity is None else exchange.identity.priority
+
+
 def deadline_s(exchange: Exchange) -> float | None:
     """The clock time of the exchange's total timeout, None without one."""
     total_s = exchange.effective_timeouts.total_s
@@ -99,7 +120,7 @@ def deadline_s(exchange: Exchange) -> float | None:
 
 def on_permit_granted(exchange: Exchange, ticket: Ticket) -> None:
     """A queued exchange has got its permit."""
-    record_wait(exchange)
+    exchange.record_wait()
     continue_with(exchange, continue_after_permit)
 
 
@@ -111,15 +132,8 @@ def continue_after_permit(exchange: Exchange) -> None:
 
 def on_permit_refused(exchange: Exchange, ticket: Ticket, reason: str, retry_after_s: float) -> None:
     """A queued exchange timed out, or was evicted for a request of higher priority."""
-    record_wait(exchange)
+    exchange.record_wait()
     continue_with(exchange, lambda exchange: handle_no_permit(exchange, reason, retry_after_s))
-
-
-def record_wait(exchange: Exchange) -> None:
-    """Add the time in the queue to the record."""
-    if exchange.waiting_since_s >= 0:
-        exchange.record.queue_s += clock.monotonic() - exchange.waiting_since_s
-        exchange.waiting_since_s = -1.0
 
 
 def continue_with(exchange: Exchange, phase: Callable[[Exchange], None]) -> None:
@@ -142,7 +156,8 @@ def handle_no_permit(exchange: Exchange, reason: str, retry_after_s: float) -> N
 
 def fall_back(exchange: Exchange, loop: RetryLoop) -> None:
     """Enter the next target; the permit of the previous one is released. Raises ExchangeError."""
-    gates = {id(gate) for gate in (exchange.plan.consumer_gates.get(exchange.consumer or ""), route_gate(exchange))}
+    own = () if exchange.identity is None else exchange.identity.gates
+    gates = {id(gate) for gate in (*own, route_gate(exchange))}
     for entry in [entry for entry in exchange.tickets if id(entry[0]) not in gates]:
         exchange.tickets = tuple(one for one in exchange.tickets if one is not entry)
         entry[0].release(entry[1])
@@ -164,6 +179,8 @@ def start_attempt(exchange: Exchange) -> None:
     loop, ai_request = exchange.retry_loop, exchange.ai_request
     assert loop is not None
     exchange.phase = "attempt"
+    if exchange.record.trace is not None:
+        exchange.record.trace.prepared_s = clock.monotonic()
     steps = None if ai_request is None else ai_request.preparation_steps(loop.target)
     if ai_request is None or steps is None or exchange.work(
         steps, partial(send, exchange), deferred=ai_request.is_slow_to_inspect
@@ -177,9 +194,13 @@ def send(exchange: Exchange) -> None:
     assert loop is not None and route is not None
     exchange.cancel_timer = None
     target = loop.target
-    lease = exchange.lease = target.upstream.acquire(loop.affinity, loop.tried)  # until an attempt owns it
+    preferred = preferred_endpoint(exchange, target.upstream)
+    lease = exchange.lease = target.upstream.acquire(loop.affinity, loop.tried, preferred)  # until an attempt owns it
     if lease is None:
-        no_endpoint(exchange, loop)
+        if target.upstream.waits_for_endpoint() and target.gate is not None:
+            wait_for_endpoint(exchange, target.gate)
+        else:
+            no_endpoint(exchange, loop)
         return
     try:
         message = message_for(exchange, route, target, lease, exchange.ai_request, exchange.body.data)
@@ -190,16 +211,17 @@ def send(exchange: Exchange) -> None:
             raise
         exchange.respond(refused_answer(route, fault, exchange.request_id.decode("latin-1")))
         return
-    may_retry = loop.attempt_started(lease.endpoint) and exchange.body.whole
-    record = exchange.record
+    body, ai_request, record = exchange.body, exchange.ai_request, exchange.record
+    may_retry = loop.attempt_started(lease.endpoint) and body.whole
     record.attempts += 1
     record.endpoint = lease.endpoint.label
+    wire_target, fields, payload, canonical = message
+    if record.trace is not None:
+        fields = trace_attempt(record.trace, fields, head, route, target, lease, translated=canonical is not None)
     if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
         # With a body it stays plain HTTP: a tunnel has no framing, so the body would be read as the next request.
-        exchange.tunnel = exchange.gateway.tunnel(exchange, lease, message[0], message[1])
+        exchange.tunnel = exchange.gateway.tunnel(exchange, lease, wire_target, fields)
         return
-    wire_target, fields, payload, canonical = message
-    body, ai_request = exchange.body, exchange.ai_request
     if body.memory is not None:
         body.recount(None, payload)
     length: int | None = None
@@ -219,6 +241,22 @@ def send(exchange: Exchange) -> None:
     )
     exchange.lease = None
     attempt.start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
+
+
+def preferred_endpoint(exchange: Exchange, upstream: Upstream) -> str | None:
+    """The endpoint that the session of the client has at this upstream, None without one."""
+    session, spec = exchange.client_session, upstream.spec
+    return session.endpoints.get(spec.name) if session is not None and spec.session_affinity else None
+
+
+def wait_for_endpoint(exchange: Exchange, gate: Gate) -> None:
+    """The upstream has lost all its endpoints since the exchange got its permit: wait in the queue for the next one.
+    Raises ExchangeError."""
+    for entry in [entry for entry in exchange.tickets if entry[0] is gate]:
+        exchange.tickets = tuple(one for one in exchange.tickets if one is not entry)
+        gate.release(entry[1])
+    exchange.gates = (gate,)
+    continue_after_permit(exchange)
 
 
 def no_endpoint(exchange: Exchange, loop: RetryLoop) -> None:

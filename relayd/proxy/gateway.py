@@ -9,20 +9,29 @@ from functools import partial
 from typing import Protocol
 
 from relayd import clock
+from relayd.access.key_store import KeyStore
+from relayd.access.sessions import Sessions
 from relayd.errors import ExchangeError
+from relayd.limits.failed_keys import FailedKeys
 from relayd.limits.gates import Gates
+from relayd.limits.ledger import Ledger
 from relayd.limits.overload import Bounds, Overload
 from relayd.limits.request_buffers import RequestBuffers
+from relayd.limits.shared_ledger import SharedLedger
+from relayd.limits.spend import Spend
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.proxy.application import Application, not_running
+from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
-from relayd.proxy.ports import Store
+from relayd.proxy.ports import SavedSpend, Store
 from relayd.proxy.respond import error_answer
 from relayd.proxy.response_head import LENGTH, render_head
+from relayd.proxy.sweep import enforce_timeouts
 from relayd.proxy.upgrade import Tunnel, Upgrade
+from relayd.stores._space import Space
 from relayd.stores.memory import Store as MemoryStore
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.telemetry import Telemetry
@@ -46,14 +55,24 @@ class Gateway:
         self.plan: Plan | None = None
         self.exchanges: set[Exchange] = set()
         self.gates = Gates()
+        self.ledger = Ledger()
+        self.session_counts = SessionCounts()
+        self.shared: SharedLedger | None = None  # if several instances count together; set by the daemon
         self.overload = Overload(Bounds(), 0.25)
         self.buffers = RequestBuffers()
+        self.spend = Spend()
+        self.saved_spend: SavedSpend | None = None  # set by the daemon if it writes spend
+        self.failed_keys = FailedKeys()
+        self.sessions = Sessions()  # of browsers that have signed in
         self.draining = False
         self.leaving = False  # another process accepts; requests on open connections are served, then these are closed
         self.admin: Application = not_running
         self.account = telemetry.account
+        self.tracing = telemetry.tracing
         self.full: Callable[[], bool] = bool
+        self.challenge_response: Callable[[bytes], bytes | None] | None = None  # ACME http-01, by path
         self.seal_key = os.urandom(32)
+        self.keys: KeyStore | None = None  # of `relayd keys`; set by the daemon before the first plan
         self.store: Store = MemoryStore(max_entries=20_000, max_bytes=64 * 1024 * 1024, ttl_s=24 * 3600.0)
 
     def accept(self, down: Downstream, head: RequestHead, body: bytes | None, started: float) -> Exchange:
@@ -91,6 +110,14 @@ class Gateway:
         """The stored data of one consumer."""
         return self.store.space(space)
 
+    def space(self, name: str, ttl_s: float) -> Space:
+        """A space of the store with a time to live of its own."""
+        return self.store.space(name, ttl_s)
+
+    def is_store_degraded(self) -> bool:
+        """True if the store cannot be asked now, so that an unknown value may exist nevertheless."""
+        return bool(self.store.describe()["degraded"])
+
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after `delay_s` seconds. The returned function cancels it. With a delay of 0, the callback
         goes into the work queue (work_queue)."""
@@ -111,5 +138,6 @@ class Gateway:
         now = clock.monotonic()
         self.gates.sweep(now)
         self.buffers.sweep(now)
+        self.ledger.sweep()
         for exchange in list(self.exchanges):
-            exchange.guard(partial(exchange.enforce_timeouts, now))
+            exchange.guard(partial(enforce_timeouts, exchange, now))

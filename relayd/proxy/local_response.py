@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relayd.errors import ExchangeError
 from relayd.proxy.application import Application, Handler, LocalRequest
+from relayd.proxy.browser_session import is_over
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import Answer
 from relayd.proxy.response_writer import ResponseWriter
@@ -70,8 +71,8 @@ class LocalResponse:
             self._exchange.body.on_drained(self)
 
     def is_superseded(self) -> bool:
-        """True if the plan of the exchange is no longer in force."""
-        return self._exchange.plan is not self._exchange.gateway.current()
+        """True if the plan of the exchange is no longer in force, or the session of its browser has ended."""
+        return self._exchange.plan is not self._exchange.gateway.current() or is_over(self._exchange)
 
     def _begun(self) -> ResponseWriter:
         exchange = self._exchange

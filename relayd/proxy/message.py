@@ -38,13 +38,13 @@ def message_for(
     if ai_request is not None:
         ai_request.validate_passthrough(target)
         model = target.model if target.model != ai_request.model else None
-    strip = strips_client_keys(route, spec, exchange.consumer)
+    strip = strips_client_keys(route, spec, exchange.plan.consumers.is_used)
     fields = fields_of(
         route, header_names, endpoint, spec, head, forwarding, exchange.request_id, strip, exchange.plan.key_fields,
-        auth,
+        auth, model,
     )
     payload = body if ai_request is None or body is None else ai_request.passthrough_body(target)
-    if ai_request is not None and ai_request.requests_usage:  # relayd must read the response
+    if ai_request is not None and (ai_request.requests_usage or ai_request.lists_only is not None):  # relayd reads it
         fields = [line for line in fields if name_of(line) != b"accept-encoding"]
         fields.append(b"Accept-Encoding: identity")
     return target_of(route, endpoint, spec, head, auth, model, strip=strip), fields, payload, None

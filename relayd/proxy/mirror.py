@@ -29,6 +29,7 @@ from relayd.proxy.request_body import RequestBody
 from relayd.proxy.response_writer import NullWriter
 from relayd.proxy.retry_loop import AttemptResult
 from relayd.proxy.steps import Work
+from relayd.proxy.tracing import with_trace
 from relayd.upstream.classify import Classification
 from relayd.upstream.spec import Timeouts
 from relayd.wire.response import ResponseHead
@@ -39,9 +40,12 @@ CHECK_S = 1.0
 
 def send_copies(exchange: Exchange) -> None:
     """Send a copy to the route's mirror, for the configured share of requests. Never raises."""
-    route, loop, body = exchange.route, exchange.retry_loop, exchange.body
+    route = exchange.route
     resilience = None if route is None else route.resilience
-    if resilience is None or resilience.mirror is None or loop is None or not body.whole:
+    if resilience is None or resilience.mirror is None:
+        return
+    loop, body = exchange.retry_loop, exchange.body
+    if loop is None or not body.whole:
         return
     if resilience.mirror.upstream is not loop.target.upstream and random.random() < resilience.mirror_share:
         target, ai_request, body_bytes = resilience.mirror, exchange.ai_request, body.data
@@ -102,6 +106,8 @@ def start_copy(
         mirror.end()
         return
     wire_target, fields, payload, _ = message_for(exchange, route, target, lease, ai_request, body)
+    if (trace := exchange.record.trace) is not None:
+        fields = with_trace(fields, trace, trace.span_id, exchange.head, route)
     length = None if payload is None else len(payload)
     if length is not None and length > FREE_BYTES:
         if not buffers.has_capacity(length):

@@ -12,31 +12,42 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from relayd.access.cors import preflight, refusal
+from relayd.access.key_store import KeysBehind
+from relayd.acme.state import CHALLENGE_PATH
 from relayd.errors import ExchangeError
 from relayd.limits.ticket import Refused as NoPermit
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience
 from relayd.proxy import forward, mirror, select_target
-from relayd.proxy.application import LocalRequest
+from relayd.proxy.application import LocalRequest, is_cross_site
+from relayd.proxy.authorisation import KeysAwaited, identify, wait_for_keys
 from relayd.proxy.body_inspection import BodyInspection, is_inspected
+from relayd.proxy.browser_session import path_of
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.find_session import find_session
 from relayd.proxy.local_response import LocalResponse
 from relayd.proxy.request_model import (
     FormFinder,
+    agreed_model,
     deciding_model,
     form_finder,
     is_form,
     model_decides,
     require_readable,
 )
-from relayd.proxy.respond import WAIT, Answer, Wait, answer, fixed_answer, redirect_answer
+from relayd.proxy.reserve import refuse_used_up
+from relayd.proxy.reserve import reserve as reserve_limits
+from relayd.proxy.respond import WAIT, Answer, Wait, answer, fixed_answer, https_redirect_answer, redirect_answer
+from relayd.proxy.session_document import answer_document
+from relayd.proxy.sign_in import Browser
+from relayd.proxy.tracing import begin_trace
 from relayd.proxy.upstream_request import origin_for, request_id_of
 from relayd.proxy.websocket_session import open_session
 from relayd.routing.matchers import ModelWanted
 from relayd.routing.table import Table
 from relayd.wire.body import PARSED_BYTES
 from relayd.wire.headers import TOKENS
-from relayd.wire.http1 import RequestHead
+from relayd.wire.http1 import ALLOW, RequestHead
 from relayd.wire.path import may_be_ambiguous
 from relayd.wire.redact import mask_path
 
@@ -56,42 +67,86 @@ def run(exchange: Exchange, index: int = 0) -> None:
                 step = phase(exchange)
                 if step is not None:
                     if step is WAIT:
-                        exchange.resume_index = PHASES.index(phase)
+                        wait_in(exchange, phase)
                     else:
                         exchange.respond(step)
                     return
         except ExchangeError as refused:
             exchange.fail(refused)
+        except KeysBehind as behind:
+            wait_in(exchange, phase)
+            exchange.work(behind.steps, partial(resume, exchange), deferred=True)
+        except KeysAwaited as awaited:
+            wait_in(exchange, phase)
+            wait_for_keys(exchange, awaited.source, partial(resume, exchange))
     except Exception:  # rescue door: a fault of relayd itself ends one exchange
         exchange.fail_internally()
+
+
+def wait_in(exchange: Exchange, phase: Phase) -> None:
+    """The phase waits: it is run again by `resume`. What arrives of the body meanwhile is kept."""
+    exchange.resume_index = PHASES.index(phase)
+    body = exchange.body
+    if exchange.phase == "over" or exchange.retry_loop is not None or exchange.local is not None:
+        return
+    if not body.is_buffering:
+        body.hold()
+    elif body.is_held:  # in a later turn, because it may end the waiting
+        exchange.call_later(0.0, body.replay_held)
 
 
 def resume(exchange: Exchange) -> None:
     """Run the waiting phase again."""
     if exchange.phase != "over":
+        exchange.body.end_hold()
         run(exchange, exchange.resume_index)
 
 
 def accept(exchange: Exchange) -> Step:
-    """Set the request id and the client; answer OPTIONS that end at this hop (RFC 9110 7.6.2)."""
+    """Set the request id and the client. Answer OPTIONS that end at this hop (RFC 9110 7.6.2) and challenges of ACME,
+    and redirect to HTTPS."""
     head, record, down = exchange.head, exchange.record, exchange.down
     header_names = exchange.plan.header_names
-    exchange.request_id = request_id_of(header_names, down, head) or b"%032x" % random.getrandbits(128)
-    exchange.writer.request_id = exchange.request_id
-    record.id = exchange.request_id.decode("latin-1")
+    request_id = request_id_of(header_names, down, head) if down.trusted else None
+    if request_id is None:
+        request_id = random.randbytes(16).hex().encode()
+    exchange.request_id = exchange.writer.request_id = request_id
+    record.id = request_id.decode("latin-1")
+    if (sampler := exchange.gateway.tracing.sampler) is not None:
+        begin_trace(record, head, sampler, down.tls)
     record.method, record.host = head.method.decode("latin-1"), head.host.decode("latin-1")
     record.path, record.query = mask_path(head.path.decode("latin-1")), head.query.decode("latin-1")
     if down.trusted:
         origin = exchange.origin = origin_for(down, head)
         record.client = down.peer if origin is None else origin.client
-    if head.method == b"OPTIONS":
-        forwards = head.get(b"max-forwards")
-        if head.target == b"*" or (forwards is not None and forwards.strip(b"0") == b""):
-            return answer(200, "", b"", (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),))
-        if forwards is not None and forwards.isdigit() and len(forwards) < 10:
-            fewer = b"Max-Forwards: %d" % (int(forwards) - 1)
-            head.keep = [fewer if line.lower().startswith(b"max-forwards:") else line for line in head.keep]
+    if head.method == b"OPTIONS" and (found := options_here(head)) is not None:
+        return found
+    if head.path.startswith(CHALLENGE_PATH) and (found := challenge_answer(exchange)) is not None:
+        return found
+    redirects = exchange.plan.https_redirects
+    if redirects and down.listener in redirects and (exchange.origin is None or exchange.origin.proto != b"https"):
+        return https_redirect_answer(head, exchange.origin, redirects[down.listener])
     return None
+
+
+def options_here(head: RequestHead) -> Step:
+    """Answer OPTIONS that end at this hop; count a hop of others (RFC 9110 7.6.2)."""
+    forwards = head.get(b"max-forwards")
+    if head.target == b"*" or (forwards is not None and forwards.strip(b"0") == b""):
+        return answer(200, "", b"", ALLOW)
+    if forwards is not None and forwards.isdigit() and len(forwards) < 10:
+        fewer = b"Max-Forwards: %d" % (int(forwards) - 1)
+        head.keep = [fewer if line.lower().startswith(b"max-forwards:") else line for line in head.keep]
+    return None
+
+
+def challenge_answer(exchange: Exchange) -> Answer | None:
+    """The response to a pending challenge of ACME (RFC 8555 8.3); other requests of this path are ordinary ones."""
+    respond = exchange.gateway.challenge_response
+    if respond is None or exchange.head.method not in (b"GET", b"HEAD"):
+        return None
+    content = respond(exchange.head.path)
+    return None if content is None else answer(200, "application/octet-stream", content)
 
 
 def match(exchange: Exchange) -> Step:
@@ -108,11 +163,10 @@ def match(exchange: Exchange) -> Step:
         raise ExchangeError("no_route")
     exchange.route = exchange.writer.route = route
     exchange.record.route = route.name
-    resilience = route.resilience
-    if head.upgrade is not None and resilience is not None and resilience.serves_websocket:
-        return None
-    if head.upgrade is not None and (not route.upgrade or b"h2c" in TOKENS[head.upgrade]):
-        head.upgrade = None  # RFC 9110 7.8: a server may ignore Upgrade; h2c would hide requests from the gate
+    if head.upgrade is not None:
+        is_served = route.resilience is not None and route.resilience.serves_websocket
+        if not is_served and (not route.upgrade or b"h2c" in TOKENS[head.upgrade]):
+            head.upgrade = None  # RFC 9110 7.8: a server may ignore Upgrade; h2c would hide requests from the gate
     return None
 
 
@@ -148,14 +202,16 @@ def form_of(exchange: Exchange) -> FormFinder | None:
 
 
 def find_route(table: Table[PlannedRoute], head: RequestHead) -> PlannedRoute | None:
-    """The first route that matches. A path is refused if another reading of it leads to another route.
+    """The first route that matches. A path is refused if another reading of it leads to another route, or if a field
+    names a path for some servers (X-Original-URL) that does.
 
     Raises ModelWanted, ExchangeError.
     """
     route = table.match(head)
-    rewrites_path = route is not None and route.rewrites_path
-    if may_be_ambiguous(head.path) and table.contradiction(head, route, rewrites_path) is not None:
-        raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
+    if head.overrides or may_be_ambiguous(head.path):
+        rewrites_path = route is not None and route.rewrites_path
+        if table.contradiction(head, route, rewrites_path) is not None:
+            raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
     return route
 
 
@@ -163,8 +219,8 @@ def limit_before_match(exchange: Exchange, candidates: Sequence[PlannedRoute]) -
     """The size limit of a body that is read to find its route. Refuses a consumer that no candidate route allows."""
     if not candidates:  # only the normalised path matches the rule on models
         raise ExchangeError("ambiguous_path", "another reading leads elsewhere")
-    if exchange.plan.consumers.names and all(route.allow is not None for route in candidates):
-        identify(exchange, frozenset(name for route in candidates for name in route.allow or ()))
+    if all(route.allow is not None for route in candidates):
+        identify(exchange, candidates)
     limits = [route.body_limit for route in candidates]
     limit, length = max(limits) if all(limits) else 0, exchange.head.length
     if limit and length is not None and length > limit:
@@ -191,20 +247,9 @@ def cors(exchange: Exchange) -> Step:
 def authorise(exchange: Exchange) -> Step:
     """Identify the consumer, and check that the route allows it."""
     assert exchange.route is not None
-    if exchange.plan.consumers.names:
-        identify(exchange, exchange.route.allow)
+    if exchange.plan.consumers.is_used or exchange.route.allow is not None:
+        identify(exchange, (exchange.route,))
     return None
-
-
-def identify(exchange: Exchange, allow: frozenset[str] | None) -> None:
-    """Identify the consumer; refuse one that is not in `allow` (None allows all). Raises ExchangeError."""
-    exchange.phase = "authorise"
-    consumer = exchange.consumer = exchange.plan.consumers.identify(exchange.head)
-    exchange.record.consumer = consumer or ""
-    if allow is not None and consumer not in allow:
-        if consumer is None:
-            raise ExchangeError("unauthorized", "no known key", (("WWW-Authenticate", "Bearer"),))
-        raise ExchangeError("forbidden", f"consumer {consumer}")
 
 
 def admit(exchange: Exchange) -> Step:
@@ -215,15 +260,21 @@ def admit(exchange: Exchange) -> Step:
     if exchange.gateway.draining:
         raise ExchangeError("draining", headers=(("Retry-After", "1"),))
     if route.action == "proxy":
-        priorities = exchange.plan.priorities
         try:
-            exchange.gateway.overload.admit(priorities.get(exchange.consumer or "", 0) if priorities else 0)
+            exchange.gateway.overload.admit(forward.priority_of(exchange))
         except NoPermit as refused:
             raise ExchangeError("overloaded", headers=(("Retry-After", retry_after(refused.retry_after_s)),)) from None
-    length = exchange.head.length if exchange.head.length is not None else exchange.record.bytes_in
-    if route.body_limit and length > route.body_limit:
-        raise ExchangeError("body_too_large", f"{length} bytes")
+    refuse_used_up(exchange)
+    if route.body_limit:
+        length = exchange.head.length if exchange.head.length is not None else exchange.record.bytes_in
+        if length > route.body_limit:
+            raise ExchangeError("body_too_large", f"{length} bytes")
     return None
+
+
+def use_session(exchange: Exchange) -> Step:
+    """Find the session of the client."""
+    return find_session(exchange, resume)
 
 
 def answer_locally(exchange: Exchange) -> Step:
@@ -239,11 +290,18 @@ def answer_locally(exchange: Exchange) -> Step:
     if route.action == "respond":
         return fixed_answer(route)
     if route.action == "admin":
-        path = route.rewritten(head.path).removeprefix(route.admin_prefix)
-        path = path if path.startswith(b"/") else b"/" + path
-        request = LocalRequest(head.method.decode("latin-1"), path.decode("latin-1"), route.admin_write)
+        host = exchange.origin.host if exchange.origin is not None else None
+        cross_site = is_cross_site(head.get(b"sec-fetch-site"), head.get(b"origin"), host or head.authority)
+        method = head.method.decode("latin-1")
+        by_key = exchange.identity is not None and exchange.session is None
+        browser = None if route.allow is None or by_key else Browser(exchange)
+        request = LocalRequest(
+            method, path_of(route, head), route.admin_write, cross_site, head.get, browser, exchange.consumer or ""
+        )
         LocalResponse(exchange).begin(exchange.gateway.admin, request)
         return WAIT
+    if route.action == "sessions":
+        return answer_document(exchange, resume)
     raise ExchangeError("not_in_force", route.name)
 
 
@@ -252,8 +310,8 @@ def read_body(exchange: Exchange) -> Step:
     body, route = exchange.body, exchange.route
     if route is None or route.resilience is None:
         return None
-    head, go_on, decides = exchange.head, partial(resume, exchange), model_decides(route.resilience)
-    if not body.whole and body.probe is None and needs_buffering(route.resilience, head):
+    head, go_on, decides = exchange.head, partial(resume, exchange), model_decides(route.resilience, exchange.identity)
+    if not body.whole and body.probe is None and needs_buffering(route.resilience, head, decides):
         if decides:
             require_readable(head)
         body.start_buffering(route.body_limit, go_on, exchange, head.length, form_finder(head, refuses=decides)
@@ -264,14 +322,17 @@ def read_body(exchange: Exchange) -> Step:
         return WAIT
     form = form_of(exchange)
     if head.model is None and form is not None:
-        head.model = deciding_model(head, body.data, None, form) if decides and body.whole else form.model or ""
+        if decides and body.whole:
+            head.model = deciding_model(head, body.data, None, form)
+        else:
+            head.model = agreed_model(head, form.model or "") if decides else form.model or ""
     return None
 
 
-def needs_buffering(resilience: Resilience, head: RequestHead) -> bool:
+def needs_buffering(resilience: Resilience, head: RequestHead, decides: bool) -> bool:
     """True if the body is read before target selection: if it decides, or for a dialect unless it is a file."""
-    if resilience.needs_body or resilience.dialect is None:
-        return resilience.needs_body
+    if resilience.needs_body or decides or resilience.dialect is None:
+        return resilience.needs_body or decides
     kind = (head.get(b"content-type") or b"").lower()
     return not kind.startswith((b"multipart/", b"audio/", b"image/", b"video/", b"application/octet-stream"))
 
@@ -281,15 +342,22 @@ def select(exchange: Exchange) -> Step:
     return select_target.select(exchange, resume)
 
 
+def reserve(exchange: Exchange) -> Step:
+    """Reserve what the request may use of rates and budgets, or wait for room."""
+    return reserve_limits(exchange, resume)
+
+
 PHASES: tuple[Phase, ...] = (
-    accept,  # the request gets its id; requests that end at this hop are answered
+    accept,  # the request gets its id; challenges and requests that end at this hop are answered
     match,  # the route determines all further phases; a rule on models may read the body
     cors,  # a preflight has no key, so it precedes authorise
     authorise,  # no work for a consumer that the route does not allow
     admit,  # no body is read that relayd has no capacity for
-    answer_locally,  # redirects, fixed responses, the admin application, WebSocket sessions
+    use_session,  # the session may be the answer, and selects the endpoint
+    answer_locally,  # redirects, fixed responses, session documents, the admin application, WebSocket sessions
     read_body,  # the model, a form field or a stored conversation may select the target
     select,  # the targets in their order, or a local response (model list, stored response)
+    reserve,  # rates and budgets of consumer, group and route; nothing is sent without room
     mirror.send_copies,  # a copy is never queued and takes no permit of the route
     forward.begin,  # permits of the target, attempt, retry, fallback
 )

@@ -74,8 +74,8 @@ class RequestBody:
     small body."""
 
     __slots__ = (
-        "_buffering", "_buffers", "_down", "_pauses", "_pending", "_untransformed", "complete", "data", "json_body",
-        "memory", "paused", "present", "probe", "transform",
+        "_buffering", "_buffers", "_down", "_held", "_pauses", "_pending", "_untransformed", "complete", "data",
+        "json_body", "memory", "paused", "present", "probe", "transform",
     )
 
     def __init__(self, down: Downstream, buffers: RequestBuffers, data: bytes | None, present: bool) -> None:
@@ -90,6 +90,7 @@ class RequestBody:
         self.memory: BodyMemory | None = None
         self._buffering: Buffering | None = None
         self._pending: list[bytes] | None = None
+        self._held: list[bytes] | None = None  # what arrives while an early phase waits; None while none does
         self._untransformed: list[bytes] | None = None  # the input of the transform, for a replay
         self.paused = False
         self._pauses = 0
@@ -120,6 +121,11 @@ class RequestBody:
 
         Raises ExchangeError for a body that is too large or invalid.
         """
+        if self._held is not None:
+            if recipient is None:
+                self._hold_piece(self._held, piece, last)
+                return
+            self._pass_held()
         if self._buffering is not None:
             self._add_to_buffer(self._buffering, piece, last)
             return
@@ -151,8 +157,51 @@ class RequestBody:
                 self._pending = [data]
             buffering.on_complete()
 
+    # ---- while a phase before the choice of a recipient waits
+
+    def hold(self) -> None:
+        """Keep what arrives until the exchange continues. Has no effect on a body that is whole or being buffered."""
+        if self._held is None and self._buffering is None and not self.whole and not self.complete:
+            self._held = []
+
+    def end_hold(self) -> None:
+        """The exchange continues. A body that has arrived meanwhile is whole; another one is held until it has a
+        recipient, or is buffered (`replay_held`)."""
+        if self._held is not None and self.complete:
+            self.data, self._held = b"".join(self._held), None
+
+    @property
+    def is_held(self) -> bool:
+        """True if pieces are kept."""
+        return self._held is not None
+
+    def replay_held(self) -> None:
+        """Buffer what was held. Raises ExchangeError as `receive` does."""
+        held, self._held = self._held, None
+        if self.paused:
+            self.paused = False
+            self.resume_body()
+        if held and self._buffering is not None:
+            self._add_to_buffer(self._buffering, b"".join(held), self.complete)
+
+    def _hold_piece(self, held: list[bytes], piece: bytes, last: bool) -> None:
+        held.append(piece)
+        self.complete = last
+        if not last and not self.paused:
+            self.paused = True
+            self.pause_body()
+
+    def _pass_held(self) -> None:
+        """Queue what was held for the recipient."""
+        if self._held:
+            self._pending = [*(self._pending or ()), *self._held]
+        self._held = None
+
     def attach(self, recipient: Recipient) -> None:
         """Send the streamed body to this recipient from now on."""
+        if self._held is not None:
+            self._pass_held()
+            self.on_drained(recipient)
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._feed(recipient, b"".join(pending), self.complete)
@@ -232,7 +281,7 @@ class RequestBody:
 
     def release(self) -> None:
         """Release all data; the exchange is over."""
-        self.data = self._pending = self._untransformed = self._buffering = None
+        self.data = self._pending = self._held = self._untransformed = self._buffering = None
         self.transform = self.probe = self.json_body = None
         if self.memory is not None:
             memory, self.memory = self.memory, None

@@ -1,25 +1,29 @@
-"""The requested model: read from the path, the JSON body or the form.
+"""The requested model: read from the path, the JSON body or the form, and compared with all other places that name it.
 
 Rules:
 1. If the model decides (a rule on models, `upstream: by_model`) or is replaced, a request that is unreadable or has
-   more than one reading is refused, with the reason.
+   more than one reading is refused, with the reason. So is a request of which two places name different models.
 2. Otherwise nothing is refused: an unreadable request has no model, and its bytes pass through.
 3. A model in the path is percent-decoded. A path whose normalised form names another model is refused.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from urllib.parse import unquote_to_bytes
 
+from relayd.access.identity import Identity
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Resilience
-from relayd.protocols.multipart import ModelFinder, MultipartError, boundary_of
+from relayd.protocols.multipart import MOST_PARTS, ModelFinder, MultipartError, boundary_of
+from relayd.proxy.api_path import models_in_path
+from relayd.proxy.model_names import in_body, in_fields, in_form, in_query, unclear
 from relayd.wire.body import JsonBody, folded, inspect_json, name_fault
+from relayd.wire.headers import Memo
 from relayd.wire.http1 import RequestHead
 from relayd.wire.path import may_be_ambiguous, normalise, readings
 
-_IN_PATH = re.compile(rb".*/models/([^/]+):([^/:]*)/?", re.IGNORECASE)
 _OLLAMA_PATH = re.compile(rb"/api/(show|delete|pull|push|create|copy)/?$")
 _VERB = re.compile(rb"[A-Za-z0-9]+")
 _OLLAMA_KEYS = frozenset(("model", "name", "source", "from", "modelfile"))
@@ -31,19 +35,15 @@ _TYPE_OR_ENCODING = (b"T", b"t", b"E", b"e")
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
 
-def model_decides(resilience: Resilience | None) -> bool:
-    """True if the route selects targets by the model, or replaces the model."""
+def model_decides(resilience: Resilience | None, identity: Identity | None = None) -> bool:
+    """True if the route selects targets by the model, or replaces the model, or if models, rates or budgets of the
+    consumer or the route depend on it."""
     return resilience is not None and (
         resilience.by_model
+        or (resilience.dialect is not None and resilience.counts_models)
+        or (resilience.dialect is not None and identity is not None and identity.by_model)
         or any(target.model is not None for target in resilience.fallbacks)
         or any(target.model is not None for _, target in resilience.split)
-    )
-
-
-def unclear(reason: str) -> ExchangeError:
-    """The error for a body whose model is ambiguous."""
-    return ExchangeError(
-        "ambiguous_body", reason, message=f"The model cannot be read from this request body with certainty: {reason}."
     )
 
 
@@ -51,9 +51,11 @@ def unclear(reason: str) -> ExchangeError:
 
 
 def model_in_path(path: bytes) -> str | None:
-    """The model in the path of a Gemini request. Raises ExchangeError for a path with more than one reading."""
-    if b":" not in path and b"%" not in path:  # the verb follows a colon
-        return None
+    """The model that the path names. Raises ExchangeError for a path with more than one reading."""
+    return _MODELS[path]
+
+
+def _compared_model_in(path: bytes) -> str | None:
     if not may_be_ambiguous(path):
         return _model_in(path)
     model = _model_in(path)
@@ -62,14 +64,23 @@ def model_in_path(path: bytes) -> str | None:
     return model
 
 
+_MODELS: Memo[str | None] = Memo(_compared_model_in)
+
+
 def _model_in(path: bytes) -> str | None:
-    match = _IN_PATH.fullmatch(path)
-    if match is None:
+    names = set()
+    for found in models_in_path(path):
+        raw = path[found.start : found.end]
+        # Some readers truncate at a semicolon or a blank.
+        if b";" in raw or (found.verb is not None and _VERB.fullmatch(found.verb) is None):
+            raise ExchangeError("ambiguous_path", "the model in the path has no unambiguous end")
+        names.add(raw)
+    if not names:
         return None
-    if b";" in match[1] or _VERB.fullmatch(match[2]) is None:  # some readers truncate at a semicolon or a blank
-        raise ExchangeError("ambiguous_path", "the model in the path has no unambiguous end")
+    if len(names) > 1:
+        raise ExchangeError("ambiguous_path", "the path names two models")
     try:
-        model = unquote_to_bytes(match[1]).decode("utf-8")
+        model = unquote_to_bytes(names.pop()).decode("utf-8")
     except UnicodeDecodeError:
         raise ExchangeError("ambiguous_path", "the model is not UTF-8") from None
     if name_fault(model):
@@ -87,27 +98,41 @@ def deciding_model(
 
     `json_body` and `form` are the results of an earlier inspection, if any.
     """
-    in_path = model_in_path(head.path)
     if not body:
-        return in_path or ""
+        return agreed_model(head, "")
     require_readable(head)
     if is_form(head):
         if form is None:
             form = FormFinder(_boundary(head))
             form.feed(body)
         form.end()
-        model = form.model
-    else:
-        json_body = json_body or inspect_json(body)
-        if json_body.refusal_reason:
-            raise unclear(json_body.refusal_reason)
-        verb = _ollama_verb(head.path)
-        model = json_body.model if verb is None else _model_in_ollama_body(verb, json_body)
-    if in_path is None:
-        return model or ""
-    if model and model.removeprefix("models/") != in_path:
-        raise unclear("the path names another model")
-    return in_path
+        return agreed_model(head, form.model or "")
+    json_body = json_body or inspect_json(body)
+    if json_body.refusal_reason:
+        raise unclear(json_body.refusal_reason)
+    verb = _ollama_verb(head.path)
+    model = json_body.model if verb is None else _model_in_ollama_body(verb, json_body)
+    return agreed_model(head, model or "", json_body)
+
+
+def agreed_model(head: RequestHead, model: str, json_body: JsonBody | None = None) -> str:
+    """The model that all places of a request name; empty for none. `model` is the body's own, `json_body` a JSON body.
+    Raises ExchangeError if two places differ."""
+    in_path = model_in_path(head.path)
+    others = [*in_query(head), *in_fields(head)] if head.query or head.overrides else []
+    if json_body is not None:
+        others += in_body(head, json_body)
+    elif is_form(head):
+        in_form(head)
+    if in_path is not None:
+        if model and model.removeprefix("models/") != in_path:
+            raise unclear("the path names another model")
+        model = in_path
+    for source, name in others:
+        model = model or name
+        if name and name.removeprefix("models/") != model.removeprefix("models/"):
+            raise unclear(f"{source} names another model")
+    return model
 
 
 def model_key(head: RequestHead, json_body: JsonBody) -> str:
@@ -158,16 +183,13 @@ def _model_in_ollama_body(verb: bytes, json_body: JsonBody) -> str | None:
 
 def probable_model(head: RequestHead, body: bytes | None, json_body: JsonBody | None) -> str:
     """The model of a request if it decides nothing; empty if it is missing or ambiguous."""
-    path = head.path
     try:
-        if json_body is not None and b":" not in path and b"%" not in path:
-            key = model_key(head, json_body)
-            return (json_body.model if key == "model" else json_body.string(key)) or ""
-        in_path = model_in_path(path)
+        in_path = model_in_path(head.path)
         if in_path is not None or not body:
             return in_path or ""
         if json_body is not None:
-            return json_body.model or ""
+            key = model_key(head, json_body)
+            return (json_body.model if key == "model" else json_body.string(key)) or ""
         form = FormFinder(_boundary(head))
         form.feed(body)
         return form.model or ""
@@ -175,8 +197,18 @@ def probable_model(head: RequestHead, body: bytes | None, json_body: JsonBody | 
         return ""
 
 
+@functools.lru_cache(maxsize=32)  # most requests have the same fields
+def _is_usual(names: frozenset[bytes]) -> bool:
+    """True if Content-Type is the only one of these lower-case names that describes the body to some server."""
+    alike = [name for name in names if name.replace(b"_", b"-") in (b"content-type", b"content-encoding")]
+    return alike == [b"content-type"]
+
+
 def require_readable(head: RequestHead) -> None:
     """Check that the header section permits reading the body. Raises ExchangeError."""
+    names = head.names
+    if names is not None and len(names) == len(head.lines) and head.type_line in _USUAL_TYPES and _is_usual(names):
+        return
     type_count = 0
     for line in head.lines:
         if line in _USUAL_TYPES:
@@ -317,6 +349,8 @@ _FORM_FAULTS = {
     "value": "the field model of its form is not valid UTF-8",
     "value_size": "model is too long",
     "cut": "its form is truncated",
+    "parts": f"its form has more than {MOST_PARTS} parts",
+    "nested": "a part of its form contains a form",
     "behind_end": "data follows the end of its form",
     "before_beginning": "data precedes the beginning of its form",
 }

@@ -16,6 +16,7 @@ from relayd.wire.path import with_one_slash
 from relayd.wire.response import ResponseHead
 
 _PLACEHOLDER = re.compile(r"\{(path|query|host)\}")  # one pass: values from the client are not expanded
+_PORT = re.compile(rb":[0-9]*\Z")
 _TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
@@ -118,6 +119,19 @@ def redirect_answer(route: PlannedRoute, head: RequestHead, origin: Origin | Non
         raise ExchangeError("bad_request", "no Host field, but the redirect needs it")
     location = _PLACEHOLDER.sub(lambda found: values[found[1]], route.redirect.location)
     return answer(route.redirect.status, "", b"", (("Location", location),))
+
+
+def https_redirect_answer(head: RequestHead, origin: Origin | None, port: int) -> Answer:
+    """The redirect to the same host and path over HTTPS; 308 keeps method and body (RFC 9110 15.4.9).
+
+    Raises ExchangeError for an HTTP/1.0 request without a host.
+    """
+    host = head.authority if origin is None else origin.host or head.authority
+    if not host:
+        raise ExchangeError("bad_request", "no Host field, but the redirect needs it")
+    name = _PORT.sub(b"", host) + (b"" if port == 443 else b":%d" % port)
+    location = b"https://" + name + (head.path or b"/") + head.query
+    return answer(308, "", b"", (("Location", location.decode("latin-1")),))
 
 
 def fixed_answer(route: PlannedRoute) -> Answer:

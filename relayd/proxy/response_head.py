@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from http import HTTPStatus
 
 from relayd.plan.plan import HeaderNames, PlannedRoute
 from relayd.wire.chunked import is_forbidden_trailer
 from relayd.wire.date import date_field, has_date
-from relayd.wire.headers import Memo, name_of
+from relayd.wire.headers import name_of, without
 from relayd.wire.response import ResponseHead
 
 NONE, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
@@ -16,18 +17,10 @@ NONE, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-def _status_line(key: bytes) -> bytes:
-    return b"HTTP/1.1 " + key + b"\r\n"
-
-
-_LINES: Memo[bytes] = Memo(_status_line)
-
-
+@functools.lru_cache(maxsize=512)
 def status_line(status: int, reason: bytes) -> bytes:
     """The status line. `reason` includes its leading blank; an empty one (HTTP/2) becomes the standard phrase."""
-    if reason.strip():
-        return _LINES[b"%d%b" % (status, reason)]
-    return _LINES[b"%d %b" % (status, _REASONS.get(status, b""))]
+    return b"HTTP/1.1 %d%b\r\n" % (status, reason if reason.strip() else b" " + _REASONS.get(status, b""))
 
 
 def framing_of(response: ResponseHead, method: bytes, version: int) -> int:
@@ -48,9 +41,8 @@ def render_head(
     adds_request_id = True
     if response.has_relayd_fields or header_names.custom:
         # An upstream's request id is kept, because clients quote it. Its other fields of these names are replaced.
-        adds_request_id = not any(name_of(line) == header_names.request_id.lower() for line in lines)
-        replaced = {header_names.process_time.lower(), header_names.proxy_by.lower()}
-        lines = [line for line in lines if name_of(line) not in replaced]
+        adds_request_id = header_names.request_id.lower() not in map(name_of, lines)
+        lines = without(lines, {header_names.process_time.lower(), header_names.proxy_by.lower()})
     if route is not None and route.response_edits is not None:
         lines = route.response_edits.apply(lines, b"\r\n")
     if cors is not None:
@@ -71,13 +63,11 @@ def render_head(
         parts.append(b"Connection: close\r\n")
     elif version == 10:
         parts.append(b"Connection: keep-alive\r\n")
-    if header_names.request_id and adds_request_id:
-        parts.append(b"%b: %b\r\n" % (header_names.request_id, request_id))
-    if header_names.process_time:
-        parts.append(b"%b: %.4f\r\n" % (header_names.process_time, elapsed_s))
-    if header_names.proxy_by:
-        parts.append(b"%b: relayd\r\n" % header_names.proxy_by)
-    parts.append(b"\r\n")
+    if adds_request_id and header_names.request_id_start:
+        parts += (header_names.request_id_start, request_id, b"\r\n")
+    if header_names.process_time_line:
+        parts.append(header_names.process_time_line % elapsed_s)
+    parts.append(header_names.last_lines)
     return b"".join(parts)
 
 

@@ -11,6 +11,7 @@ attempt, an error, the admin application) writes to it, independently of HTTP/1.
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 from relayd import clock
@@ -21,6 +22,12 @@ from relayd.proxy.response_head import CHUNKED, NONE, UNTIL_CLOSE, framing_of, i
 from relayd.telemetry.outcome import Record
 from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
+
+
+@functools.lru_cache(maxsize=4096)
+def chunk_start(size: int) -> bytes:
+    """The line before a chunk of this size (RFC 9112 7.1)."""
+    return b"%x\r\n" % size
 
 
 class ResponseWriter(Protocol):
@@ -131,7 +138,7 @@ class Http1Writer:
         self.committed = True
         out = self._frame(data)
         if self._framing == CHUNKED:
-            if trailers and self.route is not None and self.route.trailers:
+            if trailers:
                 out += b"0\r\n" + trailer_lines(trailers) + b"\r\n"
             else:
                 out += b"0\r\n\r\n"
@@ -165,11 +172,13 @@ class Http1Writer:
         return self._down.buffered()
 
     def _frame(self, data: bytes) -> bytes:
-        out, self._pending_head = self._pending_head, b""
-        if data and self._framing != NONE:
-            self._record.bytes_out += len(data)
-            out += b"%x\r\n%b\r\n" % (len(data), data) if self._framing == CHUNKED else data
-        return out
+        head, self._pending_head = self._pending_head, b""
+        framing = self._framing
+        if not data or framing == NONE:
+            return head
+        size = len(data)
+        self._record.bytes_out += size
+        return b"".join((head, chunk_start(size), data, b"\r\n")) if framing == CHUNKED else head + data
 
 
 class NullWriter:

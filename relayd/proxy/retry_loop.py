@@ -97,9 +97,10 @@ class RetryLoop:
     def attempt_started(self, endpoint: Endpoint) -> bool:
         """Note that an attempt at this endpoint has started. True if another one may follow it, provided that the body
         is replayable."""
-        self.attempts += 1
-        self.tried = (*self.tried, endpoint)
-        return self.attempts < self.target.upstream.retries.spec.attempts or self._target_index + 1 < len(self.targets)
+        self.last = None
+        self.attempts = attempts = self.attempts + 1
+        self.tried += (endpoint,)
+        return attempts < self.target.upstream.max_attempts or self._target_index + 1 < len(self.targets)
 
     def decide(
         self, result: AttemptResult, method: bytes, remaining_s: float | None, now_s: float, adapted: bool = False

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
+from relayd.money import amount_text
 from relayd.plan.plan import Plan, Resilience, Target
 from relayd.protocols.dialect import Dialect, Refused, RequestContext
 from relayd.protocols.model_list import page, shape_for
-from relayd.proxy.ai_request import AiRequest, context_of, refused_answer, rendered_answer, requested_listing
+from relayd.proxy.ai_request import AiRequest, refused_answer, rendered_answer, requested_listing
+from relayd.proxy.authorisation import check_model, require_model
+from relayd.proxy.cost import image_steps, record_cost
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.request_context import context_of
 from relayd.proxy.request_model import FormFinder, deciding_model, model_decides
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.proxy.retry_loop import RetryLoop
 from relayd.upstream.shares import fraction_of
+from relayd.wire.json_steps import Steps
+
+Filter = Callable[[str], bool]
 
 
 def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | Wait | None:
@@ -33,10 +40,12 @@ def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | W
     assert route is not None
     resilience = route.resilience
     if resilience is None:
+        check_model(exchange, None)
         exchange.retry_loop = RetryLoop(route.targets)
         return None
     body = exchange.body.data
     if resilience.dialect is None:
+        check_model(exchange, None)
         targets = (pick_target(resilience, split_position(exchange, resilience, body)), *resilience.fallbacks)
     else:
         ai_request = exchange.ai_request
@@ -48,9 +57,16 @@ def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | W
             if steps is not None and not exchange.work(steps, partial(resume, exchange), deferred=deferred):
                 return WAIT
         try:
+            check_model(exchange, ai_request)
+            if not resilience.by_model:
+                restrict_listing(exchange, ai_request)
+            if not images_are_counted(exchange, ai_request, resume):
+                return WAIT
             found = choose_targets(exchange, resilience, ai_request)
         except Refused as refused:
             return refused_answer(route, refused, exchange.request_id.decode("latin-1"))
+        if isinstance(found, Generator):
+            return local_answer_of(ai_request) if exchange.work(found, partial(resume, exchange)) else WAIT
         if isinstance(found, Answer):
             return found
         targets = found
@@ -63,7 +79,7 @@ def make_ai_request(exchange: Exchange, resilience: Resilience, dialect: Dialect
     head, gateway, socket_memory = exchange.head, exchange.gateway, exchange.down.socket_memory
     body, probe = exchange.body, exchange.body.probe
     form = probe if isinstance(probe, FormFinder) else None
-    if head.model is None and model_decides(resilience):
+    if head.model is None and model_decides(resilience, exchange.identity):
         head.model = deciding_model(head, body.data, body.json_body, form)
 
     def make_context() -> RequestContext:
@@ -75,23 +91,51 @@ def make_ai_request(exchange: Exchange, resilience: Resilience, dialect: Dialect
     )
     if exchange.route is not None:
         ai_request.backend_names = exchange.route.config.backend_names
+        if exchange.route.config.tells_cost and exchange.plan.prices is not None:
+            ai_request.cost_text = partial(cost_text_of, exchange)
     return ai_request
 
 
-def choose_targets(exchange: Exchange, resilience: Resilience, ai_request: AiRequest) -> tuple[Target, ...] | Answer:
-    """The first target and its fallbacks, or the response. Raises Refused."""
+def images_are_counted(exchange: Exchange, ai_request: AiRequest, resume: Callable[[Exchange], None]) -> bool:
+    """Count the images of a request if a price depends on them. Returns False if `resume` is called later."""
+    prices = exchange.plan.prices
+    if prices is None or not prices.counts_images or ai_request.images >= 0:
+        return True
+    return exchange.work(image_steps(ai_request, exchange.head.path), partial(resume, exchange))
+
+
+def cost_text_of(exchange: Exchange) -> str:
+    """The cost of an exchange whose response is complete, and its currency; empty if it is unknown."""
+    record, prices, loop, ai_request = exchange.record, exchange.plan.prices, exchange.retry_loop, exchange.ai_request
+    if prices is None or loop is None or ai_request is None or exchange.attempt is None:
+        return ""
+    for filter_ in exchange.attempt.filters:
+        filter_.account(record)
+    record_cost(record, prices, ai_request, loop.target)
+    return "" if record.cost_nano is None else f"{amount_text(record.cost_nano)} {record.currency}"
+
+
+def choose_targets(
+    exchange: Exchange, resilience: Resilience, ai_request: AiRequest
+) -> tuple[Target, ...] | Answer | Steps[None]:
+    """The first target and its fallbacks, or the response, or the steps after which there is a local response. Raises
+    Refused."""
+    if ai_request.has_local_answer and (local := local_answer_of(ai_request)) is not None:
+        return local
     if not resilience.by_model:
         first = pick_target(resilience, split_position(exchange, resilience, ai_request.body))
-        local = local_answer_of(ai_request) if ai_request.differs_in_dialect(first) else None
-        return (first, *resilience.fallbacks) if local is None else local
+        if not ai_request.differs_in_dialect(first) and not ai_request.names_stored:
+            return (first, *resilience.fallbacks)
+        found = ai_request.stored_answer_steps() or local_answer_of(ai_request)
+        return (first, *resilience.fallbacks) if found is None else found
     if ai_request.is_token_count and (counting := counting_targets(exchange, resilience, ai_request)):
         return counting
-    local = local_answer_of(ai_request) or model_list_answer(exchange, ai_request)
-    if local is not None:
-        return local
+    found = ai_request.stored_answer_steps() or local_answer_of(ai_request) or model_list_answer(exchange, ai_request)
+    if found is not None:
+        return found
     if not ai_request.model and ai_request.is_translatable:
         ai_request.require_model()
-    targets = targets_for_model(exchange.plan, ai_request.model)
+    targets = targets_for_model(exchange.plan, ai_request.model, usable_models(exchange))
     model = ai_request.model
     present = {(target.upstream, target.model or model) for target in targets}
     return (*targets, *(one for one in resilience.fallbacks if (one.upstream, one.model or model) not in present))
@@ -102,26 +146,33 @@ def counting_targets(exchange: Exchange, resilience: Resilience, ai_request: AiR
     targets: tuple[Target, ...] = tuple(target for _, target in resilience.split)
     if resilience.by_model:
         try:
-            targets = targets_for_model(exchange.plan, ai_request.model)
+            targets = targets_for_model(exchange.plan, ai_request.model, usable_models(exchange))
         except Refused:
             return ()
     own = tuple(target for target in targets if not ai_request.differs_in_dialect(target))
     return own if own and own[0] is targets[0] else ()
 
 
-def targets_for_model(plan: Plan, model: str) -> tuple[Target, ...]:
-    """The targets of a model according to `models:`. Raises Refused."""
+def targets_for_model(plan: Plan, model: str, may_use: Filter | None = None) -> tuple[Target, ...]:
+    """The targets of a model according to `models:`. `may_use` limits the models that a refusal lists. Raises
+    Refused."""
     models = plan.models
     assert models is not None
     if not model:
         raise Refused("The request names no model.", param="model")
     found = models.resolve(model)
     if found is None:
-        raise Refused(models.unknown(model), param="model", code="model_not_found", status=404)
+        raise Refused(models.unknown(model, may_use), param="model", code="model_not_found", status=404)
     targets = plan.model_targets[found.rule]
     if found.model == (targets[0].model or model):
         return targets
     return (replace(targets[0], model=found.model), *targets[1:])
+
+
+def usable_models(exchange: Exchange) -> Filter | None:
+    """True for the names of models that the consumer may use; None if it may use all."""
+    identity = exchange.identity
+    return None if identity is None or identity.models is None else identity.may_use
 
 
 def split_position(exchange: Exchange, resilience: Resilience, body: bytes | None) -> float:
@@ -160,7 +211,8 @@ def model_list_answer(exchange: Exchange, ai_request: AiRequest) -> Answer | Non
     asked = requested_listing(ai_request.context.path)
     if asked is None:
         raise Refused("This path is not served here; on this route, a request must name a model.", status=404)
-    listing, created_s = models.listed(more=models_from_upstreams(exchange.plan)), exchange.plan.created_s
+    usable, created_s = usable_models(exchange), exchange.plan.created_s
+    listing = models.listed(usable, models_from_upstreams(exchange.plan))
     shape = shape_for(ai_request.dialect, ai_request.context.path, ai_request.context.headers)
     if not asked:
         document = page(shape, listing, created_s, ai_request.context.query)
@@ -168,9 +220,22 @@ def model_list_answer(exchange: Exchange, ai_request: AiRequest) -> Answer | Non
         name = unquote(asked)
         upstream = dict(listing).get(name)
         if upstream is None:
-            raise Refused(models.unknown(name), param="model", code="model_not_found", status=404)
+            raise Refused(models.unknown(name, usable), param="model", code="model_not_found", status=404)
         document = shape.one(name, upstream, created_s)
     return answer(200, "application/json", json.dumps(document).encode() + b"\n")
+
+
+def restrict_listing(exchange: Exchange, ai_request: AiRequest) -> None:
+    """Restrict an endpoint's list of models to those that the consumer may use. Raises ExchangeError for another
+    model."""
+    usable = usable_models(exchange)
+    if usable is None or exchange.head.method not in (b"GET", b"HEAD"):
+        return
+    asked = requested_listing(ai_request.context.path)
+    if asked:
+        require_model(exchange, unquote(asked))
+    elif asked is not None and exchange.head.method == b"GET":
+        ai_request.lists_only = usable
 
 
 def models_from_upstreams(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -186,4 +251,5 @@ def hash_key(exchange: Exchange, target: Target, body: bytes | None) -> int | No
     if affinity is None:
         return None
     json_body = exchange.body.json_body
-    return affinity.key(exchange.head.get, exchange.consumer or "", exchange.record.client, body, json_body)
+    session = "" if exchange.client_session is None else exchange.client_session.key
+    return affinity.key(exchange.head.get, exchange.consumer or "", exchange.record.client, body, json_body, session)

@@ -1,7 +1,8 @@
 """The request target and header fields of a translated request.
 
-Of the client's header, only User-Agent is forwarded, and the client's key if the route forwards it: the other fields
-describe a request that the endpoint does not get. The route's edits apply.
+Of the client's header, only User-Agent and the trace context (traceparent, tracestate) are forwarded, and the client's
+key if the route forwards it: the other fields describe a request that the endpoint does not get. The
+route's edits apply.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
 from relayd.wire.headers import name_of
 from relayd.wire.http1 import RequestHead
+from relayd.wire.trace_context import FIELDS
 
 
 def translated_target(encoded: EncodedRequest, endpoint: Endpoint, spec: UpstreamSpec, auth: AuthSpec | None) -> bytes:
@@ -56,6 +58,8 @@ def translated_fields(
     if agent:
         fields.append(b"User-Agent: " + agent)
     fields += [f"{name}: {value}".encode("latin-1", "replace") for name, value in encoded.headers]
+    if head.get(b"traceparent") is not None:
+        fields += [line for line in head.keep if name_of(line) in FIELDS]
     if route.request_edits is not None:
         fields = route.request_edits.apply(fields)
     fields += forwarding

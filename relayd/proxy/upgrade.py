@@ -21,7 +21,7 @@ from relayd.proxy.location import relocate
 from relayd.proxy.response_head import status_line
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import Timeouts, UpstreamSpec
-from relayd.upstream.transport.slot import FIELDS_MAX, INTERIM_MAX
+from relayd.upstream.transport.slot import INTERIM_MAX
 from relayd.upstream.transport.tunnel import Tunnel as Connection
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
 from relayd.wire.headers import TOKENS
@@ -109,15 +109,15 @@ class Upgrade:
             del buffer[: end + 4]
             self._scanned = 0
             self._head_bytes += len(head)
-            if self._head_bytes > self._limit or head.count(b"\n") > FIELDS_MAX:
+            if self._head_bytes > self._limit:
                 self._malformed("response head too large")
                 return
             try:
-                response = parse_response(head.splitlines(True))
+                response = parse_response(head)
             except BadResponse as fault:
                 self._malformed(str(fault))
                 return
-            if self._keys is not None and self._keys.needs_cleaning(head):
+            if self._keys is not None:
                 self._keys.clean(response)
             if response.status >= 200 or response.status == 101:
                 remainder = bytes(buffer)

@@ -7,19 +7,22 @@ is added last, after all edits, so that nothing can replace it.
 from __future__ import annotations
 
 import re
+from itertools import repeat
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import HeaderNames, PlannedRoute
 from relayd.proxy.api_path import passthrough_path, with_model
 from relayd.proxy.downstream import Downstream
+from relayd.proxy.model_names import line_with_model, query_with_model
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import AuthSpec, UpstreamSpec
 from relayd.wire.forwarded import forwarded_element
-from relayd.wire.headers import CREDENTIALS, name_of
+from relayd.wire.headers import CREDENTIALS, name_of, without
 from relayd.wire.http1 import ACCEPT, AGENT, TYPE, RequestHead
 from relayd.wire.origin import Origin, origin_of
 
+_COOKIE = frozenset((b"cookie",))
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Default fields of libcurl: an empty field suppresses them. relayd answers Expect itself and never forwards it.
 _SUPPRESSED = {
@@ -43,18 +46,18 @@ def target_of(
     route: PlannedRoute, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead, auth: AuthSpec | None = None,
     model: str | None = None, strip: bool = False,
 ) -> bytes:
-    """The request target: the client's bytes, except a rewritten prefix and a model name in the path.
+    """The request target: the client's bytes, except a rewritten prefix and a model name in the path or the query.
 
-    `auth` is the key in use if the upstream has several. `model` replaces the model name in the path. `strip` removes
-    the client's keys from the query.
+    `auth` is the key in use if the upstream has several. `model` replaces the model name. `strip` removes the client's
+    keys from the query.
     """
     auth = auth or upstream.auth
-    path = route.rewritten(head.path)
+    path = route.rewritten(head.path) if route.rewrites_path else head.path
     if model is not None:
         path = with_model(path, model)
     if endpoint.base_path:
         path = passthrough_path(upstream.protocol, endpoint.base_path, path)
-    query = head.query
+    query = head.query if model is None else query_with_model(head, model)
     if strip and query:
         is_api = upstream.protocol != "plain" or b"/v1beta" in head.path or b"/models" in head.path
         query = _without_keys(query, is_api)
@@ -132,32 +135,33 @@ def _forwarding(header_names: HeaderNames, down: Downstream, head: RequestHead, 
 def fields_of(
     route: PlannedRoute, header_names: HeaderNames, endpoint: Endpoint, upstream: UpstreamSpec, head: RequestHead,
     forwarding: list[bytes], request_id: bytes, strip_keys: bool,
-    key_fields: frozenset[bytes] = frozenset(), auth: AuthSpec | None = None,
+    key_fields: frozenset[bytes] = frozenset(), auth: AuthSpec | None = None, model: str | None = None,
 ) -> list[bytes]:
-    """The header fields: the client's in their order and spelling, then those that relayd adds."""
+    """The header fields: the client's in their order and spelling, then those that relayd adds. `model` replaces the
+    model name in fields that contain one."""
     remaining = head.keep
-    if strip_keys and head.keys:
-        keys = head.keys
-        remaining = [line for index, line in enumerate(remaining) if index not in keys]
-    if strip_keys and key_fields:
-        remaining = [line for line in remaining if name_of(line) not in key_fields]
-    if strip_keys and upstream.protocol != "plain" and head.get(b"cookie") is not None:
-        remaining = [line for line in remaining if name_of(line) != b"cookie"]  # an AI API uses no cookies
-    custom = header_names.custom
-    if custom:
-        remaining = [line for line in remaining if name_of(line) not in custom]
-    authority = head.authority if upstream.client_host and head.authority else endpoint.authority
-    fields = [b"Host: " + authority, *remaining]
+    if strip_keys:
+        if head.keys:
+            remaining = _without_keys_of(head)
+        if key_fields and (head.names is None or not key_fields.isdisjoint(head.names)):
+            remaining = without(remaining, key_fields)
+        if upstream.protocol != "plain" and head.get(b"cookie") is not None:
+            remaining = without(remaining, _COOKIE)  # an AI API uses no cookies
+    if model is not None and head.overrides:
+        remaining = list(map(line_with_model, remaining, repeat(model)))
+    if header_names.custom:
+        remaining = without(remaining, header_names.custom)
     if route.request_edits is not None:
-        fields[1:] = route.request_edits.apply(fields[1:])
-    fields += forwarding
-    if header_names.request_id:
-        fields.append(header_names.request_id + b": " + request_id)
+        remaining = route.request_edits.apply(remaining)
+    authority = head.authority if upstream.client_host and head.authority else endpoint.authority
+    fields = [b"Host: " + authority, *remaining, *forwarding]
+    if header_names.request_id_start:
+        fields.append(header_names.request_id_start + request_id)
     auth = auth or upstream.auth
     if auth is not None and auth.kind != "query":
         name = b"Authorization" if auth.kind == "bearer" else auth.name.encode()
-        low = name.lower()
-        fields = [line for line in fields if name_of(line) != low]
+        if not strip_keys or name.lower() not in CREDENTIALS or route.request_edits is not None:  # else none is left
+            fields = without(fields, {name.lower()})
         prefix = b"Bearer " if auth.kind == "bearer" else b""
         fields.append(name + b": " + prefix + auth.value.reveal().encode())
     if head.empty:  # in libcurl, `Name:` removes a field and `Name;` is an empty one
@@ -165,16 +169,23 @@ def fields_of(
     if route.request_edits is None:
         fields += _SUPPRESSED[head.sent]
     else:
-        present = {name_of(line) for line in fields}
-        fields += [line for line in _SUPPRESSED[0] if line[:-1].lower() not in present]
+        fields += without(_SUPPRESSED[0], {name_of(line) for line in fields})
     return fields
 
 
-def strips_client_keys(route: PlannedRoute, upstream: UpstreamSpec | None, consumer: str | None) -> bool:
-    """True if the client's keys are not forwarded: if the route has consumers, or if relayd adds its own key."""
+def _without_keys_of(head: RequestHead) -> list[bytes]:
+    """The forwarded lines without those that may contain a client's key."""
+    remaining = list(head.keep)
+    for index in reversed(head.keys):
+        del remaining[index]
+    return remaining
+
+
+def strips_client_keys(route: PlannedRoute, upstream: UpstreamSpec | None, has_consumers: bool) -> bool:
+    """True if the client's keys are not forwarded: if relayd has consumers, or adds its own key."""
     if route.pass_client_key:
         return False
-    if route.has_consumers or route.allow is not None or consumer is not None:
+    if has_consumers or route.allow is not None:
         return True
     return upstream is not None and upstream.auth is not None
 

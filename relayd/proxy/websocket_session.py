@@ -271,7 +271,7 @@ class TurnConnection(NullDownstream):
     def __init__(self, session: ResponsesSession) -> None:
         down = session.exchange.down
         super().__init__(down.listener, down.peer, down.networks, down.tls)
-        self.trusted = down.trusted
+        self.trusted, self.client_certificate = down.trusted, down.client_certificate
         self.socket_memory = session.memory
         self._down = down
 
@@ -408,7 +408,7 @@ def turn_head(head: RequestHead, length: int) -> RequestHead:
     turn.keep.append(_JSON)
     turn.type_line, turn.sent, turn.length = _JSON, head.sent | 1 << TYPE, length
     turn.host, turn.authority, turn.empty = head.host, head.authority, head.empty
-    turn.forwarding, turn.via = head.forwarding, head.via
+    turn.forwarding, turn.via, turn.overrides = head.forwarding, head.via, head.overrides
     return turn
 
 

@@ -12,14 +12,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote_to_bytes
 
 from relayd.errors import ExchangeError
 from relayd.wire.glob import Glob
+from relayd.wire.headers import METHOD_OVERRIDES, PATH_OVERRIDES, folded_name_of
 from relayd.wire.path import MAX_PATH_BYTES, pattern
 from relayd.wire.regex_proof import fault_of_regex
+
+MAX_OTHER_PATHS = 4
+_BEFORE_PATH = re.compile(rb"\A[A-Za-z][A-Za-z0-9+.\-]*://[^/]*")
+_BEHIND_PATH = re.compile(rb"[?#]")
 
 
 class Head(Protocol):
@@ -32,6 +38,10 @@ class Head(Protocol):
     def path(self) -> bytes: ...
     @property
     def host(self) -> bytes: ...
+    @property
+    def query(self) -> bytes: ...
+    @property
+    def overrides(self) -> Sequence[bytes]: ...
     @property
     def model(self) -> str | None: ...
     def get(self, name_lower: bytes, /) -> bytes | None: ...
@@ -95,14 +105,25 @@ class Matcher:
             yield self.model_holds
 
     def method_holds(self, head: Head, path: bytes) -> bool:
-        return head.method in self.methods or (self.preflight and preflight_method(head) in self.methods)
+        """Raises ExchangeError (bad_request) if some servers use another method for which the result differs."""
+        holds = head.method in self.methods or (self.preflight and preflight_method(head) in self.methods)
+        if (head.overrides or head.query) and any(
+            (other in self.methods) is not holds for other in _other_methods(head)
+        ):
+            raise ExchangeError("bad_request", "the request names another method for some servers")
+        return holds
 
     def model_holds(self, head: Head, path: bytes) -> bool:
         """Raises ModelWanted while the model is unknown."""
         model = head.model
         if model is None:
             raise ModelWanted
-        return bool(model) and any(one.match(model) is not None for one in self.models)
+        if not model:
+            return False
+        if any(one.match(model) is not None for one in self.models):
+            return True
+        bare = model.removeprefix("models/")  # Google's APIs know the same model with and without this prefix
+        return bare != model and any(one.match(bare) is not None for one in self.models)
 
     def regex_holds(self, head: Head, path: bytes) -> bool:
         """Raises ExchangeError (uri_too_long) for a path that is too long to be matched."""
@@ -142,8 +163,11 @@ class Matcher:
             return "regex", f"{show(path)} as a whole does not match {show(self.regex.pattern)}"
         if self.hosts and not self.host_holds(head, path):
             return "host", f"{show(head.host) or 'no host'} is not among {_list(self.hosts)}"
-        if self.methods and not self.method_holds(head, path):
-            return "method", f"{show(head.method)} is not among {_list(self.methods)}"
+        try:
+            if self.methods and not self.method_holds(head, path):
+                return "method", f"{show(head.method)} is not among {_list(self.methods)}"
+        except ExchangeError:
+            return "method", "the request names another method for some servers, which is refused with 400"
         for name, wanted in self.headers:
             # The received value is not repeated: it may be a key.
             try:
@@ -182,7 +206,7 @@ def matcher(
             (name.lower().encode(), None if value == "*" else value.strip().encode())
             for name, value in (header or {}).items()
         ),
-        models=tuple(Glob.of(name) for name in model),
+        models=tuple(Glob.of_model(name) for name in model),
         preflight=preflight,
     )
 
@@ -210,6 +234,31 @@ def preflight_method(head: Head) -> bytes | None:
     if head.method != b"OPTIONS" or head.get(b"origin") is None:
         return None
     return head.get(b"access-control-request-method")
+
+
+def _other_methods(head: Head) -> Iterator[bytes]:
+    """The methods that some servers use in place of the request's: that of X-HTTP-Method-Override and similar fields
+    (Google's APIs and others), and for POST the parameter `_method` (Laravel, Symfony)."""
+    for line in head.overrides:
+        if folded_name_of(line) in METHOD_OVERRIDES:
+            yield line.partition(b":")[2].strip(b" \t").upper()
+    if head.method == b"POST" and (b"_method" in head.query or b"%" in head.query):
+        for part in re.split(b"[&;]", head.query[1:]):
+            name, _, value = part.partition(b"=")
+            if unquote_to_bytes(name) == b"_method":
+                yield unquote_to_bytes(value).upper()
+
+
+def other_paths(head: Head) -> Iterator[bytes]:
+    """The paths that some servers use in place of the request's: those of X-Original-URL, X-Rewrite-URL and similar
+    fields, a path or a URL. Raises ExchangeError (ambiguous_path) for more than MAX_OTHER_PATHS."""
+    lines = [line for line in head.overrides if folded_name_of(line) in PATH_OVERRIDES]
+    if len(lines) > MAX_OTHER_PATHS:
+        raise ExchangeError("ambiguous_path", f"more than {MAX_OTHER_PATHS} fields name another path for some servers")
+    for line in lines:
+        value = line.partition(b":")[2].strip(b" \t")
+        path = _BEFORE_PATH.sub(b"", _BEHIND_PATH.split(value, maxsplit=1)[0])
+        yield path if path.startswith(b"/") else b"/" + path
 
 
 def show(value: bytes) -> str:

@@ -1,7 +1,8 @@
 """The table of models: maps the model name of a request to an upstream and the model's name there.
 
 Laws:
-1. An exact name wins, then the pattern with the most literal text, then the first one in the file.
+1. An exact name wins, then one that differs only in case, then the pattern with the most literal text, then the first
+   one in the file. Patterns ignore case.
 2. `*` matches any text, including none, at any position; no other character is special. A `*` in the upstream's model
    name is replaced by the text that the first `*` of the pattern matched.
 3. Names with a `*` match but are not listed, because they are not models.
@@ -11,9 +12,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from relayd.wire.glob import Glob
+from relayd.wire.glob import Glob, without_case
 
 SHOWN = 20
 LONGEST_SHOWN = 128
@@ -41,25 +42,31 @@ class Resolved:
 class ModelTable:
     """The models of one plan, compiled once. Immutable."""
 
-    __slots__ = ("_exact", "_patterns", "names")
+    __slots__ = ("_exact", "_patterns", "_without_case", "names")
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self._exact: dict[str, Rule] = {}
+        self._exact: dict[str, Resolved] = {}
+        self._without_case: dict[str, Resolved] = {}
         patterns: list[Rule] = []
         for rule in rules:
             if "*" in rule.name:
                 patterns.append(rule)
             else:
-                self._exact.setdefault(rule.name, rule)
+                resolved = Resolved(rule.upstream, rule.model or rule.name, rule.name, rule.name)
+                self._exact.setdefault(rule.name, resolved)
+                self._without_case.setdefault(without_case(rule.name), resolved)
         patterns.sort(key=lambda rule: rule.name.count("*") - len(rule.name))  # a stable sort keeps the file's order
-        self._patterns = tuple((Glob.of(rule.name), rule) for rule in patterns)
+        self._patterns = tuple((Glob.of_model(rule.name), rule) for rule in patterns)
         self.names = tuple(self._exact)
 
     def resolve(self, name: str) -> Resolved | None:
         """The upstream and model for this name, or None if no rule matches."""
-        rule = self._exact.get(name)
-        if rule is not None:
-            return Resolved(rule.upstream, rule.model or name, name, rule.name)
+        exact = self._exact.get(name)
+        if exact is not None:
+            return exact
+        exact = self._without_case.get(without_case(name))
+        if exact is not None:
+            return replace(exact, public=name)
         for glob, rule in self._patterns:
             star = glob.match(name)
             if star is not None:
@@ -73,14 +80,14 @@ class ModelTable:
         """Names and upstreams: the configured names in the file's order, then the models that upstreams list, under the
         names by which a pattern reaches them.
 
-        `more` contains pairs of an upstream's model name and the upstream. `may_use` returns true for the upstreams
-        that the client's key may use.
+        `more` contains pairs of an upstream's model name and the upstream. `may_use` returns true for the names that
+        the client's key may use.
         """
-        found = {name: rule.upstream for name, rule in self._exact.items()}
+        found = {name: exact.upstream for name, exact in self._exact.items()}
         for listed, upstream in more:
             for name in self._public_names(listed, upstream):
                 found.setdefault(name, upstream)
-        return [(name, upstream) for name, upstream in found.items() if may_use is None or may_use(upstream)]
+        return [(name, upstream) for name, upstream in found.items() if may_use is None or may_use(name)]
 
     def _public_names(self, listed: str, upstream: str) -> Iterator[str]:
         """The public names for which a pattern resolves to this model of an upstream."""
@@ -101,7 +108,7 @@ class ModelTable:
     def unknown(self, name: str, may_use: Callable[[str], bool] | None = None) -> str:
         """The message for an unknown model. It lists the available models, the closest names first, up to a bound."""
         names = [name for name, _ in self.listed(may_use)]
-        patterns = [rule.name for _, rule in self._patterns if may_use is None or may_use(rule.upstream)]
+        patterns = [rule.name for _, rule in self._patterns if may_use is None or may_use(rule.name)]
         known = _closest_first(name[:LONGEST_SHOWN], names) + patterns
         text = f"The model '{_cut(name)}' does not exist here."
         if not known:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Generic, TypeVar
 
-from relayd.routing.matchers import Head, Matcher, ModelWanted, Test
+from relayd.routing.matchers import Head, Matcher, ModelWanted, Test, other_paths
 from relayd.wire.path import has_parent_segment, readings
 
 R = TypeVar("R")
@@ -46,25 +47,25 @@ class Table(Generic[R]):
                     break
         return tuple(found)
 
-    def match(self, head: Head) -> R | None:
-        """The value of the first rule that matches, or None."""
-        return self.match_as(head, head.path)
-
-    def match_as(self, head: Head, path: bytes) -> R | None:
-        """`match` with `path` in place of the request's path, to compare the result of another reading of it."""
+    def match(self, head: Head, path: bytes | None = None) -> R | None:
+        """The value of the first rule that matches, or None. `path` replaces the request's path, to compare the result
+        of another reading of it."""
+        if path is None:
+            path = head.path
         for test, value in self._remaining(path):
             if test is None or test(head, path):
                 return value
         return None
 
     def contradiction(self, head: Head, value: R | None, confined: bool = False) -> bytes | None:
-        """A reading of the path for which a rule with another value matches; None if all readings agree.
+        """A reading of the path, or of a path that a field names for some servers (X-Original-URL), for which a rule
+        with another value matches; None if all readings agree.
 
         With `confined`, a reading that climbs above the base path of the rule's upstream contradicts too.
         Raises ExchangeError for a path with too many readings.
         """
-        for reading in readings(head.path):
-            if self.match_as(head, reading) is not value or (confined and has_parent_segment(reading)):
+        for reading in chain(*map(readings, (head.path, *other_paths(head)))):
+            if self.match(head, reading) is not value or (confined and has_parent_segment(reading)):
                 return reading
         return None
 

@@ -1,5 +1,5 @@
 """Conversion between YAML nodes and dataclasses: types, units, secrets, and all faults with their positions."""
 
-from relayd.schema.types import Duration, Secret, Size, section, setting
+from relayd.schema.types import Duration, Money, Secret, Size, section, setting
 
-__all__ = ["Duration", "Secret", "Size", "section", "setting"]
+__all__ = ["Duration", "Money", "Secret", "Size", "section", "setting"]

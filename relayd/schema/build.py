@@ -63,14 +63,14 @@ class Builder:
         made = self._section(root, node, "", outermost=True)
         return blank(root) if made is UNREAD else made
 
-    def fault(self, mark: Mark, path: str, message: str, hint: str = "") -> Any:
+    def fault(self, mark: Mark, path: str, message: str, suggestion: str = "") -> Any:
         self._faulty.add(path)
         self._faults += 1
-        self.findings.append(Finding(mark.file, mark.line, mark.column, path, message, hint))
+        self.findings.append(Finding(mark.file, mark.line, mark.column, path, message, suggestion))
         return UNREAD
 
-    def warn(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
-        self.findings.append(Finding(mark.file, mark.line, mark.column, path, message, hint, level="warning"))
+    def warn(self, mark: Mark, path: str, message: str, suggestion: str = "") -> None:
+        self.findings.append(Finding(mark.file, mark.line, mark.column, path, message, suggestion, level="warning"))
 
     def mark_of(self, path: str) -> Mark:
         """The position of a path, or of its nearest parent in the file."""
@@ -97,7 +97,7 @@ class Builder:
         try:
             value = parse_scalar(node, kind, key)
         except ScalarError as wrong:
-            return self.fault(node.mark, path, wrong.message, wrong.hint)
+            return self.fault(node.mark, path, wrong.message, wrong.suggestion)
         if isinstance(value, str) and "${" in value and not (key is not None and key.multiline):
             self._template(value, node, path)
         return value
@@ -141,8 +141,8 @@ class Builder:
             return self.fault(node.mark, path, "is not a secret", secrets.HOW)
         for name, _ in node.entries:
             if name.text not in secrets.KINDS:
-                hint = meant(name.text, secrets.KINDS)
-                return self.fault(name.mark, path, "only file, env or credential is allowed here", hint)
+                suggestion = meant(name.text, secrets.KINDS)
+                return self.fault(name.mark, path, "only file, env or credential is allowed here", suggestion)
         if len(node.entries) != 1:
             return self.fault(node.mark, path, "needs exactly one of file, env and credential", secrets.HOW)
         (name, value), = node.entries
@@ -177,9 +177,9 @@ class Builder:
             at = f"{path}.{name.text}" if path else name.text
             key = known.get(name.text)
             if key is None:
-                hint = meant(name.text, known) or f"known here: {_some(known)}"
+                suggestion = meant(name.text, known) or f"known here: {_some(known)}"
                 self.fault(name.mark, at if name.text.isprintable() and len(name.text) < 80 else path,
-                           f"unknown key {shown(name.text)}", hint)
+                           f"unknown key {shown(name.text)}", suggestion)
                 continue
             self.marks[at] = value.mark
             if key.pending:

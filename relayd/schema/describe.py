@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relayd import registry
-from relayd.schema.types import Duration, Secret, Size
+from relayd.schema.types import Duration, Money, Secret, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Key:
     maximum: float | None
     zero_is_off: bool
     pattern: str | None
+    form: str
     pending: str | None
     multiline: bool
     choices: Collection[str] | None
@@ -115,7 +116,7 @@ def keys(section: type) -> tuple[Key, ...]:
             name=meta["key"] or field.name, attribute=field.name, kind=hints[field.name], required=required,
             default=default, doc=doc, example=meta["example"], minimum=meta["minimum"],
             maximum=meta["maximum"], zero_is_off=meta["zero_is_off"], pattern=meta["pattern"],
-            pending=meta["pending"], multiline=meta["multiline"],
+            form=meta["form"], pending=meta["pending"], multiline=meta["multiline"],
             choices=meta["choices"],
         ))
     return tuple(made)
@@ -162,6 +163,6 @@ def blank(kind: Any) -> Any:
         return choices(kind)[0]
     if kind is Secret:
         return Secret("", "missing")
-    if kind in (bool, int, float, str, Duration, Size):
+    if kind in (bool, int, float, str, Duration, Money, Size):
         return kind()
     raise TypeError(f"no section can have a key of type {kind}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from relayd.money import AMOUNT_PATTERN
 from relayd.schema.describe import (
     Key,
     choices,
@@ -17,7 +18,7 @@ from relayd.schema.describe import (
     shorthand_of,
 )
 from relayd.schema.show import SECRET_EXAMPLE
-from relayd.schema.types import Duration, Secret, Size
+from relayd.schema.types import Duration, Money, Secret, Size
 from relayd.schema.units import DURATION_PATTERN, SIZE_PATTERN
 
 Schema = dict[str, Any]
@@ -111,6 +112,8 @@ def _scalar_schema(kind: Any, key: Key | None) -> Schema:
             made |= {"maximum": key.maximum} if key.maximum is not None else {}
     elif kind is Size:
         made = {"type": ["string", "integer"], "pattern": f"^{SIZE_PATTERN}$"}
+    elif kind is Money:
+        made = {"type": ["number", "string"], "pattern": f"^{AMOUNT_PATTERN}$", "minimum": 0}
     elif kind is Duration:
         made = {"type": ["string", "integer"], "pattern": f"^(?:0|{DURATION_PATTERN})$", "maximum": 0, "minimum": 0}
     else:

@@ -30,8 +30,11 @@ class Member:
     key: str
 
 
-def members(folder: str, *, flat: bool = False, always: bool = False) -> Callable[[type[T]], type[T]]:
-    """Add the keys of every module in a folder to a section; to be applied below `@section()`.
+def members(
+    folder: str, *, flat: bool = False, always: bool = False, entries: bool = False
+) -> Callable[[type[T]], type[T]]:
+    """Add the keys of every module in a folder to a section; to be applied below `@section()`. With `entries`, the text
+    of a key is the whole manual entry of its module instead of the docstring of its Options.
 
     Without configuration, a module's section of options is None. With `always`, or `default_on = True` in the Options,
     it then has its defaults, unless one of its keys is required.
@@ -43,7 +46,8 @@ def members(folder: str, *, flat: bool = False, always: bool = False) -> Callabl
             member = _member(folder, kind, flat)
             found.append(member)
             if member.key:
-                _nest(cls, member, always)
+                doc = registry.entry(folder, kind) if entries else member.options.__doc__ or ""
+                _nest(cls, member, " ".join(doc.split()), always)
             else:
                 _flatten(cls, member.options)
         cls.__members__ = {**getattr(cls, "__members__", {}), folder: tuple(found)}  # type: ignore[attr-defined]
@@ -71,9 +75,8 @@ def unavailable(reason: str) -> type:
     return Unavailable
 
 
-def _nest(cls: type, member: Member, always: bool) -> None:
+def _nest(cls: type, member: Member, doc: str, always: bool) -> None:
     options = member.options
-    doc = " ".join((options.__doc__ or "").split())
     fields = dataclasses.fields(options)
     if not fields and not why_unavailable(options):
         return  # no options

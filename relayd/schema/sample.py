@@ -20,7 +20,7 @@ from relayd.schema.describe import (
     without_none,
 )
 from relayd.schema.show import SECRET_EXAMPLE, bounds, show_default, show_key_kind, show_value
-from relayd.schema.types import Duration, Secret, Size
+from relayd.schema.types import Duration, Money, Secret, Size
 
 WIDTH = 118
 INDENT = "  "
@@ -70,8 +70,9 @@ def _inside(section: type, depth: int) -> Iterator[str]:
     """The keys of a section that is shown in one line, as comments."""
     for key in keys(section):
         yield from _doc(f"{key.name}: {_meaning(key)}", depth)
-        if is_section(key.bare):
-            yield from _inside(key.bare, depth + 1)
+        for one in (key.bare, list_item(key.bare), mapping_value(key.bare)):
+            if is_section(one):
+                yield from _inside(one, depth + 1)
 
 
 def _short(section: Any) -> bool:
@@ -129,8 +130,8 @@ def _made_up(kind: Any, key: Key | None = None) -> str:
         return choice if short else f"{{{first.name}: {choice}}}"
     if kind is Secret:
         return SECRET_EXAMPLE
-    if kind in (Duration, Size, int, float, bool):
-        return {Duration: "30s", Size: "64KiB", int: "1", float: "1", bool: "true"}[kind]
+    if kind in (Duration, Money, Size, int, float, bool):
+        return {Duration: "30s", Money: "2.50", Size: "64KiB", int: "1", float: "1", bool: "true"}[kind]
     if key is not None and key.choices is not None:
         return next(iter(key.choices))
     if key is not None and key.pattern is not None and key.pattern.startswith("/"):

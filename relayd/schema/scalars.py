@@ -1,4 +1,4 @@
-"""Conversion of a YAML scalar to the value of the expected type. Raises ScalarError with the fault and a hint.
+"""Conversion of a YAML scalar to the value of the expected type. Raises ScalarError with the fault and a suggestion.
 
 YAML's own implicit types are ignored: `off` is a name if a name is expected, and a port of `1:30` is a fault and not
 ninety.
@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from relayd.money import amount_text
 from relayd.schema.describe import Key, choices
 from relayd.schema.nodes import Scalar
-from relayd.schema.types import Duration, Size
-from relayd.schema.units import UnitError, format_duration, format_size, parse_duration, parse_size
+from relayd.schema.types import Duration, Money, Size
+from relayd.schema.units import UnitError, format_duration, format_size, parse_duration, parse_money, parse_size
 
 TRUE = frozenset({"true", "yes", "on"})
 FALSE = frozenset({"false", "no", "off"})
@@ -27,10 +28,10 @@ _NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 class ScalarError(ValueError):
     """A scalar that is not valid for its key."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, suggestion: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.suggestion = suggestion
 
 
 def meant(choice: str, known: Iterable[str]) -> str:
@@ -65,6 +66,8 @@ def parse_scalar(node: Scalar, kind: Any, key: Key | None) -> Any:
         return _bounded(_unit(node, key, parse_duration), key, format_duration, must_be_positive=True)
     if kind is Size:
         return _bounded(_unit(node, key, parse_size), key, lambda value: format_size(int(value)))
+    if kind is Money:
+        return _bounded(_unit(node, key, parse_money), key, lambda value: amount_text(int(value)))
     return _bounded(_number(node, kind, key), key, lambda value: f"{value:.15g}")
 
 
@@ -74,7 +77,8 @@ def _text(node: Scalar, key: Key | None) -> str:
         if (ord(sign) < 0x20 or ord(sign) == 0x7F) and sign not in allowed:
             raise ScalarError("contains a control character or a line break")
     if key is not None and key.pattern is not None and re.fullmatch(key.pattern, node.text) is None:
-        raise ScalarError(f"{shown(node.text)} does not have the form {key.pattern}")
+        wanted = f"is not {key.form}" if key.form else f"does not have the form {key.pattern}"
+        raise ScalarError(f"{shown(node.text)} {wanted}")
     return node.text
 
 
@@ -97,8 +101,8 @@ def _unit(node: Scalar, key: Key | None, parse: Any) -> Any:
     try:
         return parse(node.text)
     except UnitError as fault:
-        hint = fault.hint if len(node.text) <= 60 else ""
-        raise ScalarError(f"{shown(node.text)} {fault}", hint) from None
+        suggestion = fault.suggestion if len(node.text) <= 60 else ""
+        raise ScalarError(f"{shown(node.text)} {fault}", suggestion) from None
 
 
 def _number(node: Scalar, kind: Any, key: Key | None) -> Any:
@@ -106,6 +110,9 @@ def _number(node: Scalar, kind: Any, key: Key | None) -> Any:
         return kind(0)
     form = _INTEGER if kind is int else _NUMBER
     if form.fullmatch(node.text) is None:
+        if node.text.isascii() and node.text.isdecimal() and not node.text.startswith("0"):
+            most = LARGEST if key is None or key.maximum is None else key.maximum
+            raise ScalarError(f"must be at most {most:.15g}")
         raise ScalarError(f"{shown(node.text)} is not a {'whole ' if kind is int else ''}number")
     return kind(node.text)
 
@@ -119,7 +126,7 @@ def _bounded(value: Any, key: Key | None, show: Any, must_be_positive: bool = Fa
         raise ScalarError("must be more than 0")
     if least is not None and value < least:
         raise ScalarError(f"must be at least {show(least)}")
-    if most is None and not isinstance(value, (Duration, Size)):
+    if most is None and not isinstance(value, (Duration, Money, Size)):
         most = LARGEST
     if most is not None and value > most:
         raise ScalarError(f"must be at most {show(most)}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+from relayd.money import amount_text
 from relayd.schema.describe import Key, choices, is_section, list_item, mapping_value, without_none
 from relayd.schema.nodes import NULLS
 from relayd.schema.scalars import FALSE, TRUE
-from relayd.schema.types import Duration, Secret, Size
+from relayd.schema.types import Duration, Money, Secret, Size
 from relayd.schema.units import format_duration, format_size
 
 SECRET_EXAMPLE = "{file: /etc/relayd/keys/NAME}"
@@ -36,6 +38,8 @@ def show_value(value: Any) -> str:
         return format_duration(value)
     if isinstance(value, Size):
         return format_size(value)
+    if isinstance(value, Money):
+        return amount_text(value)
     if isinstance(value, (int, float)):
         return f"{value:.15g}"
     if isinstance(value, str):
@@ -74,7 +78,7 @@ def show_kind(kind: Any) -> str:
     if is_section(bare):
         return "section"
     names = {bool: "true | false", int: "whole number", float: "number", str: "text", Duration: "duration",
-             Size: "size", Secret: "secret"}
+             Size: "size", Money: "amount", Secret: "secret"}
     return names[bare]
 
 
@@ -84,10 +88,19 @@ def _plural(kind: Any) -> str:
     return {str: "texts", int: "numbers"}.get(kind, show_kind(kind))
 
 
+def _show_number(value: float) -> str:
+    return f"{value:.15g}"
+
+
+_BOUND_FORMATS: dict[Any, Callable[[float], str]] = {
+    Duration: format_duration, Size: lambda value: format_size(int(value)),
+    Money: lambda value: amount_text(int(value)),
+}
+
+
 def bounds(key: Key) -> str:
     """The bounds of a number: "8KiB to 1MiB", "at least 1", "or off"."""
-    show = format_duration if key.bare is Duration else lambda number: (
-        format_size(int(number)) if key.bare is Size else f"{number:.15g}")
+    show = _BOUND_FORMATS.get(key.bare, _show_number)
     low = show(key.minimum) if key.minimum is not None and (key.minimum != 0 or key.maximum is not None) else ""
     high = show(key.maximum) if key.maximum is not None else ""
     text = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else ""

@@ -1,4 +1,4 @@
-"""The value types of relayd.yaml (durations, sizes, secrets), and the declaration of sections and their keys."""
+"""The value types of relayd.yaml (durations, sizes, amounts, secrets), and the declaration of sections and keys."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ class Duration(float):
 
 class Size(int):
     """A number of bytes; written 512, 64KiB, 32MiB, 1GiB."""
+
+    __slots__ = ()
+
+
+class Money(int):
+    """An amount of money in nano-units (10^-9 of the currency); written 5, 2.50 or 0.0000015."""
 
     __slots__ = ()
 
@@ -71,6 +77,7 @@ def setting(
     maximum: float | None = None,
     zero_is_off: bool = False,
     pattern: str | None = None,
+    form: str = "",
     pending: str | None = None,
     key: str | None = None,
     multiline: bool = False,
@@ -79,25 +86,75 @@ def setting(
     """Declare one key of a section.
 
     `doc` is the text in the manual (units and meaning, full sentences). `example` is shown in the sample file and
-    should differ from the default. `minimum`/`maximum` bound numbers. With `zero_is_off`, 0 and `off` disable a limit.
-    `pattern` is a regular expression that must match the whole string. `pending` names the missing feature of a key
-    that is accepted with the warning "not in force yet". `key` is the YAML spelling if it cannot be a Python name.
+    should differ from the default. `minimum`/`maximum` bound numbers; those of amounts are in nano-units. With
+    `zero_is_off`, 0 and `off` disable a limit. `pattern` is a regular expression that must match the whole string,
+    `form` says in words what it permits, for messages.
+    `pending` names the missing feature of a key that is accepted with the warning "not in force yet". `key` is the YAML
+    spelling if it cannot be a Python name.
     `multiline` permits line breaks and tabs in a text; other texts contain no control characters.
     `choices` are the valid texts; a look-up may be cheaper than an iteration over all of them. The choices of a plug-in
     folder (registry.Kinds) have explanations, which are appended to `doc`.
     """
     metadata = {
         "doc": doc, "example": example, "minimum": minimum, "maximum": maximum, "zero_is_off": zero_is_off,
-        "pattern": pattern, "pending": pending, "key": key, "multiline": multiline, "choices": choices,
+        "pattern": pattern, "form": form, "pending": pending, "key": key, "multiline": multiline, "choices": choices,
     }
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def _init(self: Any, **given: Any) -> None:
+    """Raises TypeError for a name that is not a key, and without a required key."""
+    for field in dataclasses.fields(self):
+        if field.name in given:
+            value = given.pop(field.name)
+        elif field.default is not REQUIRED:
+            value = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        else:
+            raise TypeError(f"{type(self).__name__} needs {field.name}")
+        object.__setattr__(self, field.name, value)
+    if given:
+        raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
+
+
+def _values(made: Any) -> tuple[Any, ...]:
+    return tuple([getattr(made, field.name) for field in dataclasses.fields(made)])
+
+
+def _eq(self: Any, other: object) -> bool:
+    return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self))
+
+
+def _repr(self: Any) -> str:
+    shown = [f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self)]
+    return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
+def _setattr(self: Any, name: str, value: Any) -> None:
+    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _delattr(self: Any, name: str) -> None:
+    raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    "__init__": _init, "__eq__": _eq, "__hash__": _hash, "__repr__": _repr, "__setattr__": _setattr,
+    "__delattr__": _delattr,
+}
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting,))
 def section(*, shorthand: str | None = None, one_of: bool = False) -> Callable[[type[T]], type[T]]:
     """Make a class a section of relayd.yaml: a frozen, slotted, keyword-only dataclass with its manual as docstring.
+    Its methods are those of `_METHODS`: functions that dataclasses generates for each class took a sixth of a start.
 
     `shorthand` names the key that a bare scalar is the value of (`endpoints: ["http://a"]` means `{url: "http://a"}`).
     `one_of` requires exactly one key.
@@ -106,7 +163,9 @@ def section(*, shorthand: str | None = None, one_of: bool = False) -> Callable[[
     """
 
     def make(cls: type[T]) -> type[T]:
-        made = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=True)(cls)
+        for name, method in _METHODS.items():
+            setattr(made, name, method)
         made.__section__ = {"shorthand": shorthand, "one_of": one_of}  # type: ignore[attr-defined]
         return made
 

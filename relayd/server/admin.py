@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable
 from typing import Any
@@ -13,11 +14,18 @@ from tornado.web import Application as TornadoApplication
 from tornado.web import RequestHandler, stream_request_body
 
 from relayd import __version__
-from relayd.proxy.application import Application, Handler, LocalRequest
+from relayd.proxy.application import DASHBOARD, Application, Handler, LocalRequest, is_cross_site, send_answer
+from relayd.proxy.respond import answer
+from relayd.server.admin_views import error_page
 from relayd.server.unix_socket import ListeningUnixSocket
 from relayd.wire.response import ResponseHead
 
 HIGH = 128 * 1024  # bytes of a request body queued for the application, above which reading stops
+LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "[::1]")
+# Scripts of a page cannot remove these fields, but may replace User-Agent. A GET of the same origin has no Origin, and
+# without TLS no Sec-Fetch-Site.
+BROWSER_FIELDS = (b"origin", b"sec-fetch-site", b"accept-language")
+PORT = re.compile(r":[0-9]*\Z")
 MAX_BODY = 1 << 30  # the application applies its own limit to a body
 
 
@@ -115,26 +123,59 @@ class SocketRequest(RequestHandler):
 
     def initialize(self, admin: Application) -> None:
         self._admin = admin
+        self._responder = SocketResponder(self)
 
     def set_default_headers(self) -> None:
         self.set_header("Server", f"relayd/{__version__}")
 
     def prepare(self) -> None:
-        responder = self._responder = SocketResponder(self)
-        handler = self._admin(LocalRequest(self.request.method or "", self.request.path, True), responder)
+        responder = self._responder
+        if self._is_rebound():
+            message = "Browsers reach this socket as localhost only."
+            send_answer(responder, answer(*error_page(403, "wrong_host", message)))
+            return
+        origin, host = self._field(b"origin"), self._field(b"host") or b""
+        cross_site = is_cross_site(self._field(b"sec-fetch-site"), origin, host)
+        request = LocalRequest(self.request.method or "", self.request.path, True, cross_site, self._field)
+        handler = self._admin(request, responder)
         if responder.finished.done():
             handler.close()
         else:
             responder.application = handler
+
+    def _field(self, name: bytes) -> bytes | None:
+        value = self.request.headers.get(name.decode())
+        return None if value is None else value.encode("latin-1", "replace")
+
+    def _is_rebound(self) -> bool:
+        """True for a browser's request to a host that is not this machine: a page of another site has changed the
+        address of its own name (DNS rebinding), and the browser takes this socket, behind a forwarded port, for it."""
+        agent = self._field(b"user-agent") or b""
+        is_browser = agent.startswith(b"Mozilla/") or any(self._field(name) is not None for name in BROWSER_FIELDS)
+        is_browser = is_browser or self.request.path.startswith(DASHBOARD)
+        return is_browser and PORT.sub("", self.request.headers.get("Host", "")) not in LOCAL_HOSTS
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         return self._responder.receive_body(chunk, False)
 
     async def _whole(self) -> None:
         self._responder.receive_body(b"", True)
-        await self._responder.finished
+        try:
+            await self._responder.finished
+        except asyncio.CancelledError:  # the loop ends; Tornado before 6.3 would log it
+            self._responder.fail()
 
     get = head = post = put = patch = delete = options = _whole
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Send an error that Tornado or `fail` reports, in the form of the application's errors."""
+        code, message = "internal", "The request could not be processed."
+        if status_code == 405:  # neither prepared nor known to the application
+            code, message = "method_not_allowed", "This method does not exist here."
+            self.set_header("Allow", "GET, HEAD, POST")
+        _, content_type, body = error_page(status_code, code, message)
+        self.set_header("Content-Type", content_type)
+        self.finish(body)
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -163,7 +204,7 @@ class AdminServer:
         self._server = HTTPServer(
             application, idle_connection_timeout=60, body_timeout=10, max_body_size=MAX_BODY, max_header_size=16 * 1024
         )
-        self._server.add_socket(self._socket.socket)
+        self._socket.serve(self._server)
 
     def close(self, unlink: bool = True) -> None:
         """Stop accepting and remove the socket. The loop finishes responses that are being written."""

@@ -3,7 +3,8 @@ socket and for routes with `upstream: admin`.
 
 1. A page is answered immediately, an action once its request is complete. An action that has started is completed
    even if its client leaves.
-2. Actions need `may_write`: the socket has it, a route only with `admin_write`.
+2. Actions, and the access records, need `may_write`: the socket has it, a route only with `admin_write`. A page of
+   another site cannot cause an action in the browser of somebody who may.
 """
 
 from __future__ import annotations
@@ -16,13 +17,21 @@ from typing import Any
 
 from relayd.proxy.application import CompletedHandler, Handler, LocalRequest, Responder, send_answer
 from relayd.proxy.respond import answer
+from relayd.server import admin_state
 from relayd.server.admin_events import EventFeed
+from relayd.server.admin_records import RecordFeed
+from relayd.server.admin_sessions import POSTS, SessionRequest, is_sessions
+from relayd.server.admin_state import StatePage
 from relayd.server.admin_views import AdminViews, Page, ReloadResult, error_page
+from relayd.server.api_documents import PATHS, ApiDocuments
+from relayd.server.dashboard import ACTIONS, Dashboard, is_dashboard, lacks_token
+from relayd.server.dashboard_feed import DashboardFeed
+from relayd.server.dashboard_state import DashboardState
 
 LOG = logging.getLogger("relayd.admin")
 Action = Callable[[], Coroutine[Any, Any, ReloadResult]]
 
-EVENTS = "/events"
+EVENTS, RECORDS, METRICS = "/events", "/records", "/metrics"
 MAX_BODY = 64 * 1024
 READ = ("GET", "HEAD")
 
@@ -32,51 +41,94 @@ class AdminApplication:
 
     def __init__(self, views: AdminViews, actions: Mapping[str, Action]) -> None:
         self._views, self._actions = views, actions
-        self._events = EventFeed(lambda: views.status()[2], views.is_ending)
-        self._running: set[asyncio.Future[ReloadResult]] = set()
+        state = DashboardState(views.gateway, views.telemetry, views.state)
+        self._dashboard = Dashboard(DashboardFeed(state.read, views.is_ending))
+        self._feeds: dict[str, EventFeed | RecordFeed] = {
+            EVENTS: EventFeed(lambda: views.status()[2], views.is_ending),
+            RECORDS: RecordFeed(views.telemetry, views.is_ending),
+        }
+        self._documents = ApiDocuments(views, actions)
+        self._running: set[asyncio.Future[ReloadResult | StatePage]] = set()
 
     def __call__(self, request: LocalRequest, responder: Responder) -> Handler:
         """Answer a request, or return the handler that will."""
-        path = request.path.rstrip("/") or "/"
+        if is_dashboard(request.path):
+            return self._dashboard(request, responder)
+        if is_sessions(request.path):
+            return self._sessions(request, responder)
+        path = request.path.removeprefix(ACTIONS).rstrip("/") or "/"
+        if request.path.startswith(ACTIONS) and not self._is_action(path):
+            return respond(responder, error_page(404, "not_found", "There is no such action."))
         refusal = self._refusal(request, path)
         if refusal is not None:
             return respond(responder, refusal, "POST" if self._is_action(path) else "GET, HEAD")
         if self._is_action(path):
-            return ActionRequest(responder, partial(self._act, path))
-        if path == EVENTS:
-            handler = self._events.open(responder, request.method)
+            return ActionRequest(responder, partial(self._act, path, request.consumer))
+        feed = self._feeds.get(path)
+        if feed is not None:
+            handler = feed.open(responder, request.method)
             if handler is None:
-                message = "Too many clients read the events."
+                message = "Too many clients read this stream."
                 return respond(responder, error_page(503, "too_many_clients", message))
             return handler
+        if path in PATHS:
+            return send_answer(responder, self._documents(path))
+        if path == METRICS:
+            accept = (request.field(b"accept") or b"").decode("latin-1")
+            return respond(responder, self._views.metrics(accept))
         return respond(responder, self._views.pages[path]())
 
+    def _sessions(self, request: LocalRequest, responder: Responder) -> Handler:
+        path = request.path.rstrip("/")
+        is_change = path in POSTS
+        if not request.may_write:
+            return respond(responder, error_page(403, "forbidden", "Sessions are not available here."))
+        if is_change and request.cross_site:
+            return respond(responder, error_page(403, "cross_site", "A page of another site requested this action."))
+        if is_change and lacks_token(request):
+            return respond(responder, error_page(403, "token_required", "This action needs the token of its session."))
+        if request.method not in (("POST",) if is_change else READ):
+            message = "An action needs the method POST." if is_change else "This page is read-only."
+            return respond(
+                responder, error_page(405, "method_not_allowed", message), "POST" if is_change else "GET, HEAD"
+            )
+        return SessionRequest(self._views.gateway, path, responder)
+
     def _is_action(self, path: str) -> bool:
-        return path in self._actions or path.startswith("/upstreams/")
+        return path in self._actions or path.startswith(("/upstreams/", "/streams/", "/certs/", admin_state.PREFIX))
 
     def _refusal(self, request: LocalRequest, path: str) -> Page | None:
         if self._is_action(path):
             if not request.may_write:
                 return error_page(403, "forbidden", "Actions are not available here.")
+            if request.cross_site:
+                return error_page(403, "cross_site", "A page of another site requested this action.")
+            if lacks_token(request):
+                return error_page(403, "token_required", "This action needs the token of its session.")
             if request.method != "POST":
                 return error_page(405, "method_not_allowed", "An action needs the method POST.")
-        elif path not in self._views.pages and path != EVENTS:
-            return error_page(404, "not_found", "No such page.", pages=sorted([*self._views.pages, EVENTS]))
+        elif path not in self._views.pages and path not in self._feeds and path not in PATHS:
+            known = sorted([*self._views.pages, *self._feeds, *PATHS])
+            return error_page(404, "not_found", "No such page.", pages=known)
         elif request.method not in READ:
             return error_page(405, "method_not_allowed", "This page is read-only.")
+        elif path == RECORDS and not request.may_write:
+            return error_page(403, "forbidden", "Access records are not available here.")
         return None
 
-    def _act(self, path: str, on_done: Callable[[Page | None], None]) -> None:
-        action = self._actions.get(path)
+    def _act(self, path: str, consumer: str, on_done: Callable[[Page | None], None]) -> None:
+        action: Callable[[], Coroutine[Any, Any, ReloadResult | StatePage]] | None = self._actions.get(path)
+        if path.startswith(admin_state.PREFIX):
+            action = partial(admin_state.act, self._views.gateway, path)
         if action is None:
-            on_done(self._views.act(path))
+            on_done(self._views.act(path, consumer))
             return
         task = asyncio.get_running_loop().create_task(action())
         self._running.add(task)
         task.add_done_callback(partial(self._on_action_done, path, on_done))
 
     def _on_action_done(
-        self, path: str, on_done: Callable[[Page | None], None], task: asyncio.Future[ReloadResult]
+        self, path: str, on_done: Callable[[Page | None], None], task: asyncio.Future[ReloadResult | StatePage]
     ) -> None:
         self._running.discard(task)
         if task.cancelled():

@@ -7,16 +7,38 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import unquote
 
+from relayd.errors import ExchangeError
+from relayd.plan.specs import endpoint_specs
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
+from relayd.telemetry.recent import LONGEST_TEXT
+from relayd.upstream.discovered import Address
 from relayd.upstream.upstream import Upstream
 
+SHOWN_LIMITS = 1000
 SHOWN_STREAMS = 1000
 SHOWN_WAITERS = 1000
+MOST_URLS = 64
 STATES = {"drain": "draining", "disable": "disabled", "enable": "enabled"}
 BREAKERS = {"open": "open", "reset": "closed"}
+
+# The actions by path, and what they do, for the API documents.
+ENDPOINT = "/upstreams/{upstream}/endpoints/{endpoint}"
+ACTIONS = {
+    f"{ENDPOINT}/drain": "Let an endpoint finish its requests, and give it no new ones until it is enabled.",
+    f"{ENDPOINT}/disable": "Give an endpoint no new requests until it is enabled.",
+    f"{ENDPOINT}/enable": "Use an endpoint again that was drained or disabled.",
+    f"{ENDPOINT}/breaker/open": "Open the breaker of an endpoint until it is reset.",
+    f"{ENDPOINT}/breaker/reset": "Close the breaker of an endpoint.",
+    "/upstreams/{upstream}/set/{url}": "Replace the endpoints of an upstream by this URL and further ones.",
+    "/upstreams/{upstream}/reset": "Return to the endpoints of the configuration or discovery.",
+    "/streams/{id}/cancel": "End an exchange in flight with the error `stopped`.",
+    "/certs/renew": "Begin to renew all certificates.",
+    "/certs/{name}/renew": "Begin to renew a certificate.",
+}
 
 
 class NotFound(Exception):
@@ -43,6 +65,14 @@ def queues(gateway: Gateway) -> dict[str, object]:
     return {"gates": gates, "waiting": waiting}
 
 
+def limits(gateway: Gateway, most: int = SHOWN_LIMITS) -> dict[str, object]:
+    """The counters of rates and budgets, the most used ones first, and the number of those that are left out."""
+    now, shared = gateway.ledger.now(), gateway.shared
+    source = "local" if shared is None else "shared" if shared.is_shared else "degraded"
+    found = sorted(gateway.ledger.counters(), key=lambda one: -one.window.used / one.limit)
+    return {"limits": [one.describe(now, source) for one in found[:most]], "more": max(0, len(found) - most)}
+
+
 def streams(gateway: Gateway) -> dict[str, object]:
     """The number of exchanges in flight, and the oldest SHOWN_STREAMS of them, oldest first."""
     oldest = sorted(gateway.exchanges, key=lambda exchange: exchange.record.started)[:SHOWN_STREAMS]
@@ -50,14 +80,14 @@ def streams(gateway: Gateway) -> dict[str, object]:
 
 
 def stream(exchange: Exchange) -> dict[str, object]:
-    """One exchange. Its path has no query, which could contain a key."""
+    """One exchange. Its path has at most LONGEST_TEXT characters, and no query, which could contain a key."""
     record = exchange.record
     return {
         "id": record.id,
         "age_s": round(exchange.age_s(), 3),
         "room": exchange.phase,
         "method": record.method,
-        "path": record.path,
+        "path": record.path[:LONGEST_TEXT],
         "consumer": record.consumer,
         "route": record.route,
         "upstream": record.upstream,
@@ -67,6 +97,22 @@ def stream(exchange: Exchange) -> dict[str, object]:
         "buffered_bytes": exchange.buffered(),
         "sent_bytes": record.bytes_out,
     }
+
+
+def cancel(gateway: Gateway, path: str, consumer: str = "") -> dict[str, object]:
+    """Perform `/streams/ID/cancel` for a consumer: end an exchange with the error `stopped`. Returns its last state.
+
+    Raises NotFound.
+    """
+    parts = [unquote(part) for part in path.split("/")]
+    if len(parts) != 4 or parts[3] != "cancel":
+        raise NotFound("There is no such action.")
+    exchange = next((one for one in gateway.exchanges if one.record.id == parts[2]), None)
+    if exchange is None:
+        raise NotFound(f"No exchange in flight has the id {parts[2]!r}.")
+    last = stream(exchange)
+    exchange.guard(partial(exchange.fail, ExchangeError("stopped", f"cancelled by {consumer or 'an operator'}")))
+    return {"cancelled": last}
 
 
 def circuit_breaker(gateway: Gateway) -> dict[str, object]:
@@ -81,9 +127,12 @@ def circuit_breaker(gateway: Gateway) -> dict[str, object]:
 
 
 def act(gateway: Gateway, path: str) -> dict[str, object]:
-    """Perform `/upstreams/NAME/endpoints/ADDRESS/drain|disable|enable` or `.../ADDRESS/breaker/open|reset`, each part
-    percent-encoded. Returns the state of the endpoint afterwards. Raises NotFound, NotPossible."""
+    """Perform `/upstreams/NAME/endpoints/ADDRESS/drain|disable|enable`, `.../ADDRESS/breaker/open|reset`,
+    `/upstreams/NAME/set/URL[/URL...]` or `/upstreams/NAME/reset`, each part percent-encoded. Returns the state of the
+    endpoint, or of all endpoints, afterwards. Raises NotFound, NotPossible."""
     parts = [unquote(part) for part in path.split("/")]
+    if parts[:2] == ["", "upstreams"] and ((len(parts) > 4 and parts[3] == "set") or parts[3:] == ["reset"]):
+        return _override(gateway, _upstream(gateway, parts[2]), parts[4:])
     if len(parts) not in (6, 7) or parts[:2] != ["", "upstreams"] or parts[3] != "endpoints":
         raise NotFound("There is no such action.")
     upstream, address = _upstream(gateway, parts[2]), parts[4]
@@ -103,6 +152,24 @@ def act(gateway: Gateway, path: str) -> dict[str, object]:
     endpoints = upstream.describe()["endpoints"]
     assert isinstance(endpoints, list)
     return {"upstream": upstream.name, "endpoint": next(one for one in endpoints if one["address"] == address)}
+
+
+def _override(gateway: Gateway, upstream: Upstream, urls: list[str]) -> dict[str, object]:
+    """Set the endpoints of an upstream; without URLs return to those of its configuration or discovery."""
+    plan = gateway.plan
+    if plan is None or upstream.name not in plan.config.upstreams:
+        raise NotPossible(f"The endpoints of the built-in upstream {upstream.name} cannot be set.")
+    if len(urls) > MOST_URLS:
+        raise NotPossible(f"At most {MOST_URLS} URLs can be set.")
+    if twice := next((url for url in urls if urls.count(url) > 1), ""):
+        raise NotPossible(f"{twice} is there twice." if "@" not in twice else "A URL is there twice.")
+    try:
+        specs = endpoint_specs(map(Address, urls), upstream.spec.balance.kind)
+    except ValueError as error:
+        raise NotPossible(f"A URL {error}.") from error
+    upstream.override_endpoints(specs if urls else None)
+    gateway.gates.wake()
+    return {"upstream": upstream.name, "overridden": upstream.overridden, "endpoints": upstream.describe()["endpoints"]}
 
 
 def _upstream(gateway: Gateway, name: str) -> Upstream:

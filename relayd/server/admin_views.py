@@ -9,19 +9,36 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from relayd import __version__, clock
 from relayd.proxy.gateway import Gateway
-from relayd.server import admin_live
+from relayd.server import admin_keys, admin_live
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.upstream import Upstream
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+MAX_GENERATIONS = 20
+MAX_CHANGES = 200  # of one generation
 
 Page = tuple[int, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page. `read` makes it; its docstring is its description in the API documents. `other_status` is the one that it
+    may have beside 200, 0 without one."""
+
+    read: Callable[[], Page]
+    other_status: int = 0
+    media_type: str = JSON
+
+    def __call__(self) -> Page:
+        return self.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,87 +67,124 @@ class Refusal:
     findings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptedGeneration:
+    """A configuration that came into force in this process: since when, and what it changed (secrets are masked)."""
+
+    number: int
+    wall: float
+    changes: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class ProcessState:
     """State of the daemon process. Owned and written by the lifecycle, read by the views."""
 
     config_file: str
     started: float = field(default_factory=clock.monotonic)
+    started_wall: float = field(default_factory=clock.wall)
     loaded_wall: float = 0.0
     phase: str = "starting"  # starting | serving | draining | leaving
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()
+    generations: deque[AcceptedGeneration] = field(default_factory=lambda: deque(maxlen=MAX_GENERATIONS))
     lag_s: Callable[[], float] = lambda: 0.0
     worst_lag_s: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], list[dict[str, object]]] = list
+    renew: Callable[[str], list[str]] = lambda name: []  # begins to renew a certificate, or all; returns their names
+
+    def accept(self, number: int, warnings: tuple[str, ...], changes: tuple[str, ...]) -> None:
+        """Note that a generation is in force. `changes` are empty at the start of the process."""
+        self.loaded_wall, self.refusal, self.warnings = clock.wall(), None, warnings
+        self.generations.append(AcceptedGeneration(number, self.loaded_wall, changes[:MAX_CHANGES]))
 
 
 class AdminViews:
     """All pages of the admin application by path, and its synchronous actions. One per process."""
 
     def __init__(self, gateway: Gateway, telemetry: Telemetry, state: ProcessState) -> None:
-        self._gateway = gateway
-        self._telemetry = telemetry
-        self._state = state
-        self.pages: Mapping[str, Callable[[], Page]] = {
-            "/health": self.health,
-            "/live": self.live,
-            "/ready": self.ready,
-            "/ping": self.ping,
-            "/status": self.status,
-            "/upstreams": self.upstreams,
-            "/queue": self.queue,
-            "/streams": self.streams,
-            "/metrics": self.metrics,
-            "/api/health": self.target_health,
-            "/api/ping": self.ping,
-            "/health/backends": self.backends,
+        self.gateway = gateway
+        self.telemetry = telemetry
+        self.state = state
+        self.pages: Mapping[str, View] = {
+            "/health": View(self.health, 503),
+            "/live": View(self.live),
+            "/ready": View(self.ready, 503),
+            "/ping": View(self.ping),
+            "/status": View(self.status),
+            "/upstreams": View(self.upstreams),
+            "/queue": View(self.queue),
+            "/limits": View(self.limits),
+            "/streams": View(self.streams),
+            "/keys": View(self.keys),
+            "/metrics": View(self.metrics, media_type="text/plain"),
+            "/api/health": View(self.target_health),
+            "/api/ping": View(self.ping),
+            "/health/backends": View(self.backends),
         }
 
-    def act(self, path: str) -> Page:
-        """Perform the action of a path below /upstreams/."""
+    def act(self, path: str, consumer: str = "") -> Page:
+        """Perform the action that a consumer requests, of a path below /upstreams/, /streams/ or /certs/."""
+        if path.startswith("/certs/"):
+            return self._renew(path)
         try:
-            return 200, JSON, to_json(admin_live.act(self._gateway, path))
+            if path.startswith("/streams/"):
+                return 200, JSON, to_json(admin_live.cancel(self.gateway, path, consumer))
+            return 200, JSON, to_json(admin_live.act(self.gateway, path))
         except admin_live.NotFound as error:
             return error_page(404, "not_found", str(error))
         except admin_live.NotPossible as error:
             return error_page(409, "not_possible", str(error))
 
+    def _renew(self, path: str) -> Page:
+        """Begin to renew certificates: `/certs/renew`, or `/certs/NAME/renew` with a percent-encoded name."""
+        parts = path.split("/")[2:]
+        if parts[-1] != "renew" or len(parts) > 2:
+            return error_page(404, "not_found", "There is no such action.")
+        name, now = unquote(parts[0]) if len(parts) == 2 else "", clock.wall()
+        names = self.state.renew(name)
+        if not names:
+            message = f"No listener obtains a certificate for {name}." if name else "No listener has tls.acme."
+            return error_page(404, "not_found", message)
+        return 200, JSON, to_json({"domains": names, "at": now})
+
     @property
     def _generation(self) -> int:
-        plan = self._gateway.plan
+        plan = self.gateway.plan
         return 0 if plan is None else plan.generation
 
     def is_ending(self) -> bool:
         """True if this process drains, or another process has taken over."""
-        return self._gateway.draining or self._gateway.leaving
+        return self.gateway.draining or self.gateway.leaving
 
     def health(self) -> Page:
         """Health of the service: 503 while the breakers of an upstream reject every request."""
-        breaker = admin_live.circuit_breaker(self._gateway)
+        breaker = admin_live.circuit_breaker(self.gateway)
         data = {
             "status": "unhealthy" if breaker["is_open"] else "healthy",
             "circuit_breaker": breaker,
-            "loop_lag_ms": milliseconds(self._state.lag_s()),
+            "loop_lag_ms": milliseconds(self.state.lag_s()),
             "version": __version__,
         }
         return 503 if breaker["is_open"] else 200, JSON, to_json(data)
 
     def live(self) -> Page:
         """Liveness: the process and its event loop run, regardless of upstreams. Readiness is /ready."""
-        return 200, JSON, to_json({"status": "alive", "loop_lag_ms": milliseconds(self._state.lag_s())})
+        return 200, JSON, to_json({"status": "alive", "loop_lag_ms": milliseconds(self.state.lag_s())})
 
     def ready(self) -> Page:
-        serving = self._state.phase == "serving" and not self._gateway.draining
-        phase = "ready" if serving else "draining" if self._gateway.draining else self._state.phase
+        """Readiness: 200 while relayd serves, 503 while it starts or drains."""
+        serving = self.state.phase == "serving" and not self.gateway.draining
+        phase = "ready" if serving else "draining" if self.gateway.draining else self.state.phase
         return 200 if serving else 503, JSON, to_json({"status": phase, "generation": self._generation})
 
     def ping(self) -> Page:
+        """Responds immediately, without any check."""
         return 200, JSON, to_json({"ping": "pong"})
 
     def backends(self) -> Page:
         """Health with the state of each upstream, from traffic and health checks. Sends no request."""
-        plan = self._gateway.plan
+        plan = self.gateway.plan
         upstreams = plan.upstreams.values() if plan is not None else ()
         states = {
             one.name: "connected" if any(end.available for end in one.endpoints) else "unavailable" for one in upstreams
@@ -139,7 +193,7 @@ class AdminViews:
 
     def target_health(self) -> Page:
         """Health with the first upstream: its URL, its timeout and whether its certificate is verified."""
-        plan = self._gateway.plan
+        plan = self.gateway.plan
         first = next(iter(plan.upstreams.values()), None) if plan is not None else None
         data: dict[str, object] = {"status": "healthy", "target_url": "", "timeout": 0, "ssl_verify": True}
         if first is not None:
@@ -152,22 +206,35 @@ class AdminViews:
 
     def upstreams(self) -> Page:
         """Health of the upstreams, which is independent of the liveness and readiness of relayd."""
-        return 200, JSON, to_json(admin_live.upstreams(self._gateway))
+        return 200, JSON, to_json(admin_live.upstreams(self.gateway))
 
     def queue(self) -> Page:
-        return 200, JSON, to_json(admin_live.queues(self._gateway))
+        """Every limit of requests, and the waiting requests in the order of their admission."""
+        return 200, JSON, to_json(admin_live.queues(self.gateway))
+
+    def limits(self) -> Page:
+        """The counters of rates and budgets, the most used ones first."""
+        return 200, JSON, to_json(admin_live.limits(self.gateway))
 
     def streams(self) -> Page:
-        return 200, JSON, to_json(admin_live.streams(self._gateway))
+        """The exchanges in flight, oldest first."""
+        return 200, JSON, to_json(admin_live.streams(self.gateway))
 
-    def metrics(self) -> Page:
-        page = self._telemetry.page()
+    def keys(self) -> Page:
+        """The keys of the key store, without their digests."""
+        return 200, JSON, to_json(admin_keys.keys(self.gateway))
+
+    def metrics(self, accept: str = "") -> Page:
+        """Metrics in the text format of Prometheus, or in OpenMetrics if the client prefers it; 404 if no sink provides
+        them."""
+        page = self.telemetry.page(accept)
         if page is None:
             return error_page(404, "not_found", "No sink of `telemetry:` provides metrics here.")
         return 200, *page
 
     def status(self) -> Page:
-        state, gateway = self._state, self._gateway
+        """The state of relayd: configuration, listeners, upstreams, limits, certificates and exchanges in flight."""
+        state, gateway = self.state, self.gateway
         plan = gateway.plan
         refusal = state.refusal
         data = {
@@ -188,7 +255,10 @@ class AdminViews:
             "certificates": state.certificates(),
             "routes": 0 if plan is None else len(plan.routes),
             "upstreams": [] if plan is None else [upstream_summary(one) for one in plan.upstreams.values()],
+            "keys": admin_keys.summary(gateway),
+            "store": gateway.store.describe(),
             "gates": [gate.describe() for gate in gateway.gates.limited()],
+            "limits": admin_live.limits(gateway, most=20)["limits"],
             "in_flight": len(gateway.exchanges),
             "exchanges": admin_live.streams(gateway)["streams"],
         }
@@ -203,7 +273,8 @@ def upstream_summary(upstream: Upstream) -> dict[str, object]:
         "in_flight", "state", "breaker", "health", "available", "addresses", "addresses_age_s", "lookup_fault",
     )
     short = [{"endpoint": one["address"], **{key: one[key] for key in keys}} for one in endpoints]
-    return {key: data[key] for key in ("name", "protocol", "in_flight", "models")} | {"endpoints": short}
+    shown = ("name", "protocol", "in_flight", "models", "discovery", "overridden")
+    return {key: data[key] for key in shown} | {"endpoints": short}
 
 
 def error_page(status: int, code: str, message: str, **further: object) -> Page:

@@ -1,7 +1,7 @@
-"""Reads the host names and the expiry of a certificate file.
+"""Reads certificates: the host names and the expiry of a file, the contents of a certificate that an endpoint presents.
 
-Loaded through the registry, only for listeners with several certificates: the library costs about a tenth of a second
-and ten megabytes.
+Loaded through the registry, only for listeners with several certificates and for commands: the library costs about a
+tenth of a second and ten megabytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from relayd import clock
+
 MAX_BYTES = 1 << 20
 
 
@@ -21,6 +23,53 @@ class CertificateInfo:
 
     names: tuple[str, ...]
     expires_s: float  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateDetails:
+    """One certificate. `subject` and `issuer`: the common name, else the whole name. `names`: DNS names in lower case
+    and IP addresses, the common name if it has neither. Times are Unix seconds."""
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    begins_s: float
+    expires_s: float
+    self_signed: bool
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the expiry; negative afterwards."""
+        return self.expires_s - clock.wall()
+
+    @property
+    def days_left(self) -> int:
+        return int(self.left_s // 86400)
+
+
+def details(pem: bytes) -> CertificateDetails:
+    """The contents of a certificate in PEM form. Raises ValueError for a damaged one."""
+    found = x509.load_pem_x509_certificate(pem)
+    try:
+        alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [name.lower() for name in alternatives.get_values_for_type(x509.DNSName)]
+        names += [str(address) for address in alternatives.get_values_for_type(x509.IPAddress)]
+    except x509.ExtensionNotFound:
+        names = [name.lower() for name in _names(found)]
+    return CertificateDetails(
+        _shown(found.subject), _shown(found.issuer), tuple(names), _begin(found).timestamp(),
+        _expiry(found).timestamp(), found.issuer == found.subject,
+    )
+
+
+def _shown(name: x509.Name) -> str:
+    common = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(common[0].value) if common else name.rfc4514_string()
+
+
+def _begin(found: x509.Certificate) -> datetime.datetime:
+    begin: datetime.datetime | None = getattr(found, "not_valid_before_utc", None)  # cryptography 42 and newer
+    return begin if begin is not None else found.not_valid_before.replace(tzinfo=datetime.UTC)
 
 
 def read(path: str) -> CertificateInfo:

@@ -25,14 +25,13 @@ from relayd.proxy.gateway import Gateway
 from relayd.server.delivery import Delivery
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
-from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.forwarded import Networks
 from relayd.wire.http1 import HeadLimits, RequestHead, early_refusal, parse_head
 from relayd.work_queue import WorkQueue
 
 LOG = logging.getLogger("relayd.connection")
 HIGH = PIPELINED = 64 * 1024
-CHUNKS = 1024
-DRAIN_BYTES, DRAIN_S = 1024 * 1024, 5.0
+CHUNKS, DRAIN_BYTES, DRAIN_S = 1024, 1024 * 1024, 5.0
 MIN_BODY_RATE, RATE_WINDOW_S = 500, 30.0  # bytes per second, averaged over at least this many seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
@@ -45,7 +44,7 @@ class ListenerContext(Protocol):
     gateway: Gateway
     limits: HeadLimits
     timeouts: ListenerTimeouts
-    networks: TrustedNetworks
+    networks: Networks
     trailer_bytes: int
     max_requests: int
 
@@ -55,8 +54,8 @@ class ListenerContext(Protocol):
     def forget(self, connection: Connection) -> None:
         """Drop a connection that has closed."""
 
-    def tls_failed(self) -> None:
-        """Count a connection that ended during its TLS handshake."""
+    def tls_failed(self, peer: str, error: BaseException | None) -> None:
+        """Report a connection that ended during its TLS handshake."""
 
 
 class Connection:
@@ -66,7 +65,8 @@ class Connection:
     __slots__ = (
         "_body_paused", "_buffer", "_chunks", "_client_eof", "_continue_due", "_delivery", "_keep_alive",
         "_pending_writes", "_rate_since", "_received", "_remaining", "_requests", "_resume_due", "_scanned", "_since",
-        "_state", "_stream", "exchange", "forwarding_cache", "listener", "networks", "owner", "peer", "tls", "trusted",
+        "_state", "_stream", "client_certificate", "exchange", "forwarding_cache", "listener", "networks", "owner",
+        "peer", "tls", "trusted",
     )
 
     def __init__(
@@ -76,36 +76,42 @@ class Connection:
         self.peer, self.trusted, self.tls = peer, trusted, tls
         self.exchange: Exchange | None = None
         self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
-        self._stream = stream
-        self._state = HEAD
-        self._buffer = b""
+        self._stream, self.client_certificate = stream, stream.client_certificate
+        self._state, self._buffer = HEAD, b""
         self._scanned = self._remaining = self._requests = self._received = self._pending_writes = 0
         self._chunks: ChunkedDecoder | None = None
         self._keep_alive = self._body_paused = self._resume_due = self._client_eof = self._continue_due = False
         self._since = self._rate_since = clock.monotonic()
         self._delivery: Delivery | None = None  # set while writes are pending
         stream.set_close_callback(self._on_close)
-        stream.on_end = self._on_end
+        stream.on_end, stream.on_early_end = self._on_end, self._on_early_end
         stream.begin(self._on_data)
 
     # ---- reading
 
     def _on_data(self, data: bytes) -> None:
         try:
-            self._dispatch(data)
+            if self._state != HEAD:
+                self._dispatch(data)
+            else:
+                if not self._buffer:
+                    self._since = clock.monotonic()
+                self._buffer = self._buffer + data if self._buffer else data
+                if not self._resume_due:
+                    self._parse_next()
+                if len(self._buffer) > PIPELINED and self._must_wait():
+                    self._stream.pause()
+            if self._stream.has_unread_end:
+                self._on_early_end()
         except Exception:  # rescue door: an internal fault ends one connection, never the process
             LOG.exception("connection of listener %s", self.listener)
             self.end("internal")
 
     def _dispatch(self, data: bytes) -> None:
         state = self._state
-        if state in (HEAD, WAIT):
-            if not self._buffer and state == HEAD:
-                self._since = clock.monotonic()
-            self._buffer = self._buffer + data if self._buffer else data
-            if state == HEAD and not self._resume_due:
-                self._parse_next()
-            if len(self._buffer) > PIPELINED and self._must_wait():
+        if state == WAIT:
+            self._buffer += data
+            if len(self._buffer) > PIPELINED:
                 self._stream.pause()
         elif state == BODY:
             self._received += len(data)
@@ -154,7 +160,7 @@ class Connection:
             self._scanned = -1
             if not buffer:
                 return
-        end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        end = buffer.find(b"\r\n\r\n", self._scanned - 3 if self._scanned > 3 else 0)
         limits = self.owner.limits
         if end < 0:
             refusal = early_refusal(buffer, limits)
@@ -175,8 +181,7 @@ class Connection:
         """Start the exchange of this head. `remainder`: the bytes received behind it."""
         self._requests += 1
         body: bytes | None = None
-        self._buffer = b""
-        partial = b""
+        self._buffer = partial = b""
         if head.length is not None:
             if len(remainder) >= head.length:
                 body, self._buffer = remainder[: head.length], remainder[head.length :]
@@ -220,10 +225,9 @@ class Connection:
 
     def _on_body(self, data: bytes) -> None:
         """Pass on a piece of a streamed request body."""
-        exchange = self.exchange
+        exchange, decoder = self.exchange, self._chunks
         if exchange is None:
             return
-        decoder = self._chunks
         if decoder is None:
             extra = len(data) - self._remaining
             if extra >= 0:
@@ -261,9 +265,9 @@ class Connection:
     def send(self, data: bytes) -> bool:
         """Write now. Returns False if the client reads too slowly."""
         stream = self._stream
-        if self._state == CLOSED or stream.closed():
+        if self._state == CLOSED or stream._closed:
             return True
-        if not stream._write_buffer and not stream._connecting:  # directly to the socket: no Future, no copy
+        if not self._pending_writes and not stream._connecting:  # directly to the socket: no Future, no copy
             try:
                 sent = stream.send_now(data)
             except OSError as error:
@@ -420,11 +424,11 @@ class Connection:
     def _on_close(self) -> None:
         self._state = CLOSED
         self._delivery = None
-        self._stream.on_bytes = self._stream.on_end = None  # breaks a reference cycle: memory is freed at once
+        self._stream.release_owner()
         self._buffer, self._chunks = b"", None
         exchange, self.exchange = self.exchange, None
         if self._stream.handshaking():
-            self.owner.tls_failed()
+            self.owner.tls_failed(self.peer, self._stream.error)
         self.owner.forget(self)
         if exchange is not None:
             exchange.client_gone()
@@ -443,6 +447,11 @@ class Connection:
             return exchange.end_upload() or (exchange.writer.started and self._state == WAIT)
         return self._state == BODY and exchange.end_upload()  # the response came early
 
+    def _on_early_end(self) -> None:
+        """The client's end of stream has arrived behind unread bytes: a client that waits for a response is gone."""
+        if self._state == WAIT and self.exchange is not None and self.exchange.tunnel is None:
+            self._close()
+
     def close_idle(self) -> bool:
         """Close the connection if it is between requests. Used by a drain."""
         if self._state == HEAD and not self._buffer:
@@ -458,9 +467,7 @@ class Connection:
 
     def enforce_timeouts(self, now: float) -> None:
         """End the connection or its exchange if the timeout of the current state has passed. Called by the sweep."""
-        timeouts = self.owner.timeouts
-        state = self._state
-        delivery = self._delivery
+        timeouts, state, delivery = self.owner.timeouts, self._state, self._delivery
         if delivery is not None and timeouts.write and delivery.stalled_s(now) > timeouts.write:
             if self.exchange is not None:
                 self.exchange.client_gone("client_stalled")
@@ -482,7 +489,7 @@ class Connection:
         timeouts = self.owner.timeouts
         if self._stream.handshaking():
             if timeouts.handshake and now - self._since > timeouts.handshake:
-                self._close()
+                self._stream.close(TimeoutError())
         elif self._buffer:
             if timeouts.header and not self._must_wait() and now - self._since > timeouts.header:
                 self._refuse(ExchangeError("request_timeout", "header section"))

@@ -113,10 +113,10 @@ class ChatHandler(DemoHandler):
         self.set_header("Cache-Control", "no-cache")
         try:
             await self.chunk({"role": "assistant", "content": ""})
-            for number, word in enumerate(reply.split()):
+            for number, token in enumerate(reply.split()):
                 if number:
                     await asyncio.sleep(1 / WORDS_PER_SECOND)
-                await self.chunk({"content": f" {word}" if number else word})
+                await self.chunk({"content": f" {token}" if number else token})
             await self.chunk({}, "stop")
             if usage is not None:
                 await self.event({**self.completion, "object": "chat.completion.chunk", "choices": [], "usage": usage})
@@ -147,7 +147,7 @@ class DemoServer:
             (".*", DemoHandler),
         ]
         self._server = HTTPServer(Application(handlers, log_function=lambda handler: None), idle_connection_timeout=120)
-        self._server.add_socket(self._socket.socket)
+        self._socket.serve(self._server)
 
     @property
     def spec(self) -> UpstreamSpec:

@@ -2,8 +2,8 @@
 
 Laws:
 1. `prepare` may fail and is undone; `commit` cannot fail. A listener whose address is unchanged keeps its socket.
-2. A listener at its limit or out of descriptors stops accepting, keeps serving, and retries on a timer. New connections
-   wait in the kernel's accept queue, and the loop does not spin.
+2. A listener at its limit or out of descriptors stops accepting and keeps serving. It accepts again when a connection
+   has ended, or on a timer. New connections wait in the kernel's accept queue, and the loop does not spin.
 3. A connection keeps the limits of the listener that accepted it. Connections of a removed listener finish their
    requests.
 """
@@ -11,10 +11,9 @@ Laws:
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,24 +21,33 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.tcpserver import TCPServer
 
 from relayd import clock
+from relayd.acme.state import State
 from relayd.config.listener import Listener as ListenerSection
 from relayd.errors import ExchangeError
 from relayd.proxy.gateway import Gateway
+from relayd.server.acceptor import RETRY_S, Acceptor
+from relayd.server.client_hello import ClientHelloReader
 from relayd.server.connection import Connection
 from relayd.server.heap_trim import HeapTrim
 from relayd.server.proxy_header import ProxyHeaderReader
 from relayd.server.read_poller import ReadPoller
+from relayd.server.rejections import (
+    report_peer_limit,
+    report_proxy_header,
+    report_tls_failure,
+    report_untrusted,
+    silence_tornado,
+)
 from relayd.server.sockets import STORED, apply_socket_options, bind, sockets_match, split, stored_name
 from relayd.server.stream import ClientStream, TlsClientStream
-from relayd.server.tls import make_context
+from relayd.server.tls import CHALLENGE_PROTOCOL, make_challenge_context, make_context
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.kernel_buffer import bound_kernel_buffer
-from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.client_hello import ClientHello
+from relayd.wire.forwarded import Networks
 from relayd.wire.http1 import HeadLimits
 from relayd.work_queue import WorkQueue
 
-PER_TURN = 64
-RETRY_S = 0.25
 SWEEP_MS = 250
 
 
@@ -47,16 +55,19 @@ class Listener(TCPServer):
     """One listener: its sockets and the connections it has accepted. Owned by the ListenerSet."""
 
     def __init__(
-        self, name: str, config: ListenerSection, gateway: Gateway, telemetry: Telemetry, sockets: list[socket.socket]
+        self, name: str, config: ListenerSection, gateway: Gateway, telemetry: Telemetry, sockets: list[socket.socket],
+        state: State | None = None,
     ) -> None:
         super().__init__()
+        self._state = state
         self.name, self.gateway, self.telemetry, self.sockets = name, gateway, telemetry, sockets
         self.loop = IOLoop.current()
         self.connections: set[Connection] = set()
-        self._header_readers: set[ProxyHeaderReader] = set()
+        self._readers: set[ProxyHeaderReader | ClientHelloReader] = set()
         self._peers: dict[str, int] = {}
-        self._accepting = False
-        self._resume_timer: object | None = None
+        self.acceptor = Acceptor(sockets, self._on_accepted, self._on_paused, self._full)
+        self._counted_pause = float("-inf")
+        self.on_released: Callable[[], None] = self.acceptor.resume_if_limited  # called when a connection has ended
         for sock in sockets:
             bound_kernel_buffer(sock)
         self._poller = ReadPoller(self.loop, gateway.client.begin)
@@ -66,63 +77,39 @@ class Listener(TCPServer):
         """Apply settings. Open connections use the new timeouts and limits too."""
         self.config = config
         self.context = context
+        acme = None if config.tls is None else config.tls.acme
+        self._domains = frozenset() if acme is None else frozenset(domain.lower() for domain in acme.domains)
         limits = config.limits
         self.limits = HeadLimits(int(limits.request_line), int(limits.field_line), int(limits.header), limits.fields)
         self.trailer_bytes = int(limits.trailer)
         self.max_requests = limits.requests
         self.timeouts = config.timeouts
-        self.networks = TrustedNetworks(config.trusted_proxies)
+        self.networks = Networks(config.trusted_proxies)
 
     # ---- accepting
 
     def accept(self) -> None:
         """Start or resume accepting."""
-        if not self._accepting:
-            self._accepting = True
-            for sock in self.sockets:
-                self.loop.add_handler(sock, self._on_acceptable, IOLoop.READ)
+        self.acceptor.start()
 
     def pause(self) -> None:
         """Stop accepting. New connections wait in the kernel."""
-        if self._resume_timer is not None:
-            self.loop.remove_timeout(self._resume_timer)
-            self._resume_timer = None
-        if self._accepting:
-            self._accepting = False
-            for sock in self.sockets:
-                self.loop.remove_handler(sock)
+        self.acceptor.pause()
 
-    def _resume_accepting(self) -> None:
-        self._resume_timer = None
-        self.accept()
+    def _full(self) -> bool:
+        max_connections = self.config.limits.connections
+        return bool(max_connections and self.count >= max_connections) or self.gateway.full()
 
-    def _back_off(self, reason: str) -> None:
-        self.pause()
-        self._resume_timer = self.loop.call_later(RETRY_S, self._resume_accepting)
+    def _on_paused(self, reason: str) -> None:
+        now = clock.monotonic()
+        if now - self._counted_pause < RETRY_S:
+            return
+        self._counted_pause = now
         self.telemetry.metrics.add("relayd.listener.refused", listener=self.name, reason=reason)
         self.telemetry.journal.limited(
             f"paused:{self.name}:{reason}", 10, "warning", "listener_paused",
             "accepting is paused; new connections wait in the kernel", listener=self.name, reason=reason,
         )
-
-    def _on_acceptable(self, sock: socket.socket, events: int) -> None:
-        max_connections = self.config.limits.connections
-        for _ in range(PER_TURN):
-            if (max_connections and self.count >= max_connections) or self.gateway.full():
-                self._back_off("limit")
-                return
-            try:
-                client, address = sock.accept()
-            except BlockingIOError:
-                return
-            except ConnectionAbortedError:
-                continue
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._back_off("descriptors")
-                    return
-                raise
-            self._on_accepted(client, address)
 
     def _on_accepted(self, client: socket.socket, address: object) -> None:
         client.setblocking(False)
@@ -136,19 +123,23 @@ class Listener(TCPServer):
         if self.config.proxy_protocol:
             if not self.networks.contains(peer):
                 client.close()
-                self.telemetry.metrics.add("relayd.listener.refused", listener=self.name, reason="limit")
+                report_untrusted(self.telemetry, self.name, peer)
                 return
-            self._header_readers.add(ProxyHeaderReader(self, client, peer))
+            self._readers.add(ProxyHeaderReader(self, client, peer))
             return
         self.serve(client, peer, peer)
 
-    def on_proxy_header(self, reader: ProxyHeaderReader, source: str | None) -> None:
-        """Called when the PROXY protocol header was read. `source`: the address it names, None if it was rejected."""
-        self._header_readers.discard(reader)
-        if source is None:
-            reader.sock.close()
-        else:
-            self.serve(reader.sock, source, source)
+    def on_proxy_header(self, reader: ProxyHeaderReader, source: str) -> None:
+        """Serve a connection whose PROXY protocol header was read. `source`: the address that the header names."""
+        self._readers.discard(reader)
+        self.serve(reader.sock, source, source)
+
+    def on_proxy_header_fault(self, reader: ProxyHeaderReader, rule: str) -> None:
+        """Close a connection without a valid header. `rule` as in `report_proxy_header`."""
+        self._readers.discard(reader)
+        reader.sock.close()
+        report_proxy_header(self.telemetry, self.name, reader.peer, rule)
+        self.on_released()
 
     def serve(self, client: socket.socket, peer: str, counted: str) -> None:
         """Create the connection of an accepted socket. `counted`: the peer that its limit of connections counts."""
@@ -156,24 +147,49 @@ class Listener(TCPServer):
         open_connections, trusted = self._peers.get(counted, 0), self.networks.contains(peer)
         # A trusted proxy brings many clients.
         if max_connections and counted != "unix" and not trusted and open_connections >= max_connections:
-            self.telemetry.metrics.add("relayd.listener.refused", listener=self.name, reason="peer_limit")
+            report_peer_limit(self.telemetry, self.name, counted)
             if self.context is None:
                 self._reject(client, peer)
             client.close()
             return
-        if self.context is not None:
+        if self.context is not None and self._domains and self._state is not None and self._state.tls_challenges():
+            self._readers.add(ClientHelloReader(self, client, peer, counted))
+            return
+        self._begin(client, peer, counted, self.context)
+
+    def on_client_hello(self, reader: ClientHelloReader, hello: ClientHello) -> None:
+        """Serve a connection whose ClientHello was read while a challenge is pending."""
+        context = self.context
+        if context is None:  # a reload has removed TLS
+            self.on_client_hello_fault(reader, None)
+            return
+        self._readers.discard(reader)
+        if CHALLENGE_PROTOCOL.encode() in hello.protocols and hello.server_name in self._domains:
+            assert self._state is not None
+            context = make_challenge_context(self._state.tls_challenge_file(hello.server_name)) or context
+        self._begin(reader.sock, reader.peer, reader.counted, context)
+
+    def on_client_hello_fault(self, reader: ClientHelloReader, fault: Exception | None) -> None:
+        """Close a connection without a ClientHello."""
+        self._readers.discard(reader)
+        reader.sock.close()
+        self.tls_failed(reader.peer, fault)
+        self.on_released()
+
+    def _begin(self, client: socket.socket, peer: str, counted: str, context: ssl.SSLContext | None) -> None:
+        if context is not None:
             try:
-                wrapped = self.context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+                wrapped = context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
             except OSError:  # the client is gone already; the ssl module raises several kinds of errors
                 client.close()
                 return
             stream: ClientStream | TlsClientStream = TlsClientStream(
-                wrapped, max_buffer_size=1 << 20, read_chunk_size=8192
+                wrapped, self._poller, max_buffer_size=1 << 20, read_chunk_size=8192
             )
         else:
             stream = ClientStream(client, self._poller, max_buffer_size=1 << 24, read_chunk_size=8192)
-        self._peers[counted] = open_connections + 1
-        self.connections.add(Connection(stream, self, peer, trusted, self.context is not None))
+        self._peers[counted] = self._peers.get(counted, 0) + 1
+        self.connections.add(Connection(stream, self, peer, self.networks.contains(peer), context is not None))
 
     def _reject(self, client: socket.socket, peer: str) -> None:
         fault = ExchangeError("too_many_connections", headers=(("Retry-After", "1"),))
@@ -193,10 +209,11 @@ class Listener(TCPServer):
                 self._peers[connection.peer] = remaining
             else:
                 self._peers.pop(connection.peer, None)
+            self.on_released()
 
-    def tls_failed(self) -> None:
-        """Count a connection that ended during its TLS handshake."""
-        self.telemetry.metrics.add("relayd.listener.tls_failed", listener=self.name)
+    def tls_failed(self, peer: str, error: BaseException | None) -> None:
+        """Report a connection that ended during its TLS handshake."""
+        report_tls_failure(self.telemetry, self.name, peer, error)
 
     @property
     def work(self) -> WorkQueue:
@@ -205,13 +222,13 @@ class Listener(TCPServer):
 
     @property
     def count(self) -> int:
-        return len(self.connections) + len(self._header_readers)
+        return len(self.connections) + len(self._readers)
 
     def sweep(self, now: float) -> None:
         """Enforce the timeouts of all connections."""
         for connection in list(self.connections):
             connection.enforce_timeouts(now)
-        for reader in list(self._header_readers):
+        for reader in list(self._readers):
             reader.enforce_timeouts(now)
 
     @property
@@ -223,8 +240,8 @@ class Listener(TCPServer):
         """Stop listening for good, because the address has left the configuration. Connections that already wait are
         accepted first. The sockets stop listening also while another process still holds them."""
         for sock in () if self.activated else self.sockets:
-            if self._accepting:
-                self._on_acceptable(sock, IOLoop.READ)
+            if self.acceptor.active:
+                self.acceptor.accept_waiting(sock, IOLoop.READ)
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RD)
         self.close_sockets()
@@ -284,14 +301,16 @@ class PreparedListeners:
 class ListenerSet:
     """All listeners; owned by the daemon."""
 
-    def __init__(self, gateway: Gateway, telemetry: Telemetry) -> None:
-        self._gateway, self._telemetry = gateway, telemetry
+    def __init__(self, gateway: Gateway, telemetry: Telemetry, state: State | None = None) -> None:
+        """`state`: the certificates of `tls.acme`."""
+        self._gateway, self._telemetry, self._state = gateway, telemetry, state
         self.active: dict[str, Listener] = {}
         self._retiring: list[Listener] = []
         self._heap_trim = HeapTrim()
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         self.limit = 0
         gateway.full = self._full
+        silence_tornado()
 
     @property
     def connections(self) -> int:
@@ -311,7 +330,8 @@ class ListenerSet:
         replaced = self._replaced(configs, inherited, addresses)
         try:
             for name, config in configs.items():
-                prepared.contexts[name] = make_context(name, config.tls) if config.tls is not None else None
+                tls = config.tls
+                prepared.contexts[name] = None if tls is None else make_context(name, tls, self._state)
                 if self._reusable(config, addresses) is None:
                     stored = stored_name(config.address, config.reuse_port)
                     handed_over = stored in inherited
@@ -351,10 +371,10 @@ class ListenerSet:
         for name, config in prepared.configs.items():
             one = self._reusable(config, addresses) if name not in prepared.bound else None
             if one is None:
-                one = Listener(name, config, self._gateway, self._telemetry, prepared.bound[name])
+                one = Listener(name, config, self._gateway, self._telemetry, prepared.bound[name], self._state)
             else:
                 apply_socket_options(one.sockets, one.config, config)
-            one.name = name
+            one.name, one.on_released = name, self._on_released
             one.configure(config, prepared.contexts[name])
             now[name] = one
         for old in self.active.values():
@@ -368,6 +388,11 @@ class ListenerSet:
             one.accept()
         if not self._sweep.is_running():
             self._sweep.start()
+
+    def _on_released(self) -> None:
+        """A connection has ended: listeners that wait because of a limit accept again, also because of a common one."""
+        for one in self.active.values():
+            one.acceptor.resume_if_limited()
 
     def _on_sweep(self) -> None:
         now = clock.monotonic()

@@ -9,6 +9,7 @@ from tornado.ioloop import IOLoop
 
 from relayd import clock
 from relayd.config.listener import ListenerTimeouts
+from relayd.server.rejections import CLOSED, TIMEOUT
 from relayd.wire.proxy_protocol import ProxyProtocolError, parse
 
 PEEK = 8192
@@ -20,17 +21,20 @@ class ProxyHeaderContext(Protocol):
     loop: IOLoop
     timeouts: ListenerTimeouts
 
-    def on_proxy_header(self, reader: ProxyHeaderReader, source: str | None) -> None:
-        """Called with the address that the header names, or None if it was rejected."""
+    def on_proxy_header(self, reader: ProxyHeaderReader, source: str) -> None:
+        """Called with the address that the header names."""
+
+    def on_proxy_header_fault(self, reader: ProxyHeaderReader, rule: str) -> None:
+        """Called with the rule that the header violates, CLOSED or TIMEOUT."""
 
 
 class ProxyHeaderReader:
     """An accepted socket whose header is incomplete. Owned by its listener."""
 
-    __slots__ = ("_owner", "_peer", "_since", "sock")
+    __slots__ = ("_owner", "_since", "peer", "sock")
 
     def __init__(self, owner: ProxyHeaderContext, sock: socket.socket, peer: str) -> None:
-        self.sock, self._owner, self._peer = sock, owner, peer
+        self.sock, self._owner, self.peer = sock, owner, peer
         self._since = clock.monotonic()
         owner.loop.add_handler(sock, self._on_readable, IOLoop.READ)
 
@@ -44,27 +48,31 @@ class ProxyHeaderReader:
                 self._owner.loop.call_later(0.05, self._retry)
                 return
             if found is None:
-                self._end(None)
+                self._fail("length" if seen else CLOSED)
                 return
             source, size = found
             sock.recv(size)
         except BlockingIOError:
             return
-        except (OSError, ProxyProtocolError):
-            self._end(None)
+        except ProxyProtocolError as fault:
+            self._fail(fault.rule)
             return
-        self._end(self._peer if source is None else source.address)
+        except OSError:
+            self._fail(CLOSED)
+            return
+        self._owner.loop.remove_handler(sock)
+        self._owner.on_proxy_header(self, self.peer if source is None else source.address)
 
     def _retry(self) -> None:
         if self.sock.fileno() >= 0:
             self._owner.loop.add_handler(self.sock, self._on_readable, IOLoop.READ)
 
-    def _end(self, source: str | None) -> None:
+    def _fail(self, rule: str) -> None:
         self._owner.loop.remove_handler(self.sock)
-        self._owner.on_proxy_header(self, source)
+        self._owner.on_proxy_header_fault(self, rule)
 
     def enforce_timeouts(self, now: float) -> None:
         """Reject the connection if its header takes too long."""
         limit = self._owner.timeouts.handshake
         if limit and now - self._since > limit:
-            self._end(None)
+            self._fail(TIMEOUT)

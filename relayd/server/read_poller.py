@@ -3,7 +3,8 @@
 Laws:
 1. It only reads. Pending writes go through IOStream and the loop.
 2. `after` is called once behind all reads of a turn, within the same turn.
-3. A connection is polled from `add` to `remove`. A paused one is polled only for the end of the whole connection.
+3. A connection is polled from `add` to `remove`. A paused one is polled only for its end: of the whole connection, or
+   of the client's side, behind bytes that wait unread. The latter is known only once those bytes have arrived.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class PolledStream(Protocol):
     def on_hangup(self) -> None:
         """Called when the connection has ended in both directions while reading is paused."""
 
+    def on_unread_end(self) -> None:
+        """Called once when the client's end of stream has arrived while reading is paused."""
+
 
 class ReadPoller:
     """Owned by its listener. Closed with the last connection of a removed listener."""
@@ -53,6 +57,17 @@ class ReadPoller:
         self._streams.pop(fd, None)
         self._disarmed.discard(fd)
 
+    def watch_end(self, fd: int, stream: PolledStream) -> None:
+        """Poll a paused connection that something else reads, until `unwatch`."""
+        if fd not in self._streams:
+            self._streams[fd] = stream
+            self._epoll.register(fd, select.EPOLLRDHUP)
+
+    def unwatch(self, fd: int) -> None:
+        """End `watch_end`."""
+        if self._streams.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
     def rearm(self, fd: int) -> None:
         """Poll a paused connection for reading again."""
         if fd in self._disarmed:
@@ -70,9 +85,12 @@ class ReadPoller:
                     stream.receive()
                 elif event & _ENDED:
                     stream.on_hangup()
-                else:  # paused: the level-triggered event would repeat in every turn
-                    self._disarmed.add(fd)
+                elif event & select.EPOLLRDHUP:
                     self._epoll.modify(fd, 0)
+                    stream.on_unread_end()
+                elif fd not in self._disarmed:  # the level-triggered event would repeat in every turn
+                    self._disarmed.add(fd)
+                    self._epoll.modify(fd, select.EPOLLRDHUP)
             except Exception:  # rescue door: one connection must not stop the others
                 LOG.exception("reading a client connection")
         self._after()

@@ -31,9 +31,9 @@ def split(address: str) -> tuple[str, str, int]:
     return "tcp", host.strip("[]"), int(port)
 
 
-def bind_error(name: str, message: str, hint: str = "") -> ConfigError:
+def bind_error(name: str, message: str, suggestion: str = "") -> ConfigError:
     """The error of a listener whose address cannot be bound."""
-    return ConfigError([Finding("", 0, 0, f"listeners.{name}.address", message, hint)])
+    return ConfigError([Finding("", 0, 0, f"listeners.{name}.address", message, suggestion)])
 
 
 def bind(

@@ -1,4 +1,4 @@
-"""Server-side TLS: loads certificates from files, selects them by the client's server name (SNI), checks PEM files.
+"""Server-side TLS: loads certificates, selects them by the client's server name (SNI), checks PEM files.
 
 `relayd check`, a reload and a start use the same functions, for listeners and for upstreams.
 """
@@ -8,20 +8,22 @@ from __future__ import annotations
 import ssl
 
 from relayd import registry
+from relayd.acme.state import State
 from relayd.config.listener import Certificate, Tls
 from relayd.errors import ConfigError, Finding
 from relayd.schema.files import FileFault, read_file
 from relayd.server.expiry import Validity, validity_of_all
 
 MAX_BYTES = 1 << 20
+CHALLENGE_PROTOCOL = "acme-tls/1"
 KEY_HINT = "the key must belong to the first certificate of the file"
 
 
 class PemFault(ValueError):
     """A PEM file is unusable. The text names the file."""
 
-    def __init__(self, file: str, message: str, hint: str = "") -> None:
-        self.file, self.hint = file, hint
+    def __init__(self, file: str, message: str, suggestion: str = "") -> None:
+        self.file, self.suggestion = file, suggestion
         super().__init__(f"{file}: {message}")
 
 
@@ -50,11 +52,12 @@ def load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
         raise PemFault(cert, f"cannot be read: {error.strerror}") from None
 
 
-def load_authorities(path: str) -> None:
-    """Check that a file of certificate authorities can be used. Raises PemFault."""
+def load_authorities(path: str, context: ssl.SSLContext | None = None) -> None:
+    """Load certificate authorities into a context; without one, only check that the file can be used. Raises
+    PemFault."""
     validity_of(path)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        (context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).load_verify_locations(path)
     except ssl.SSLError as error:
         raise PemFault(path, f"cannot be used: {error.reason or 'a certificate in it is damaged'}") from None
 
@@ -75,15 +78,24 @@ def _bytes(path: str) -> bytes:
         raise PemFault(path, f"cannot be read: {fault}") from None
 
 
-def _context(tls: Tls, certificate: Certificate, path: str) -> ssl.SSLContext:
+def _empty_context(tls: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
+    if tls.client_ca is not None:
+        load_authorities(tls.client_ca, context)
+        # A certificate that is presented must be valid, also if none is required.
+        context.verify_mode = ssl.CERT_REQUIRED if tls.client_certificate == "required" else ssl.CERT_OPTIONAL
+    return context
+
+
+def _context(tls: Tls, certificate: Certificate, path: str) -> ssl.SSLContext:
+    context = _empty_context(tls)
     try:
         load_pair(context, certificate.cert, certificate.key)
     except PemFault as fault:
-        raise ConfigError([Finding(certificate.cert, 0, 0, path, str(fault), fault.hint)]) from fault
+        raise ConfigError([Finding(certificate.cert, 0, 0, path, str(fault), fault.suggestion)]) from fault
     return context
 
 
@@ -97,24 +109,64 @@ def names_of(certificate: Certificate, path: str) -> tuple[str, ...]:
     return names
 
 
-def make_context(name: str, tls: Tls) -> ssl.SSLContext:
-    """The TLS context of a listener. Raises ConfigError for files that cannot be read or do not match."""
+def make_context(name: str, tls: Tls, state: State | None = None) -> ssl.SSLContext:
+    """The TLS context of a listener. `state`: certificates of `tls.acme`; missing and unusable ones are skipped.
+
+    Raises ConfigError for configured files that cannot be read or do not match.
+    """
     by_name: dict[str, ssl.SSLContext] = {}
     contexts = []
+    try:
+        default = _empty_context(tls)
+    except PemFault as fault:
+        path = f"listeners.{name}.tls.client_ca"
+        raise ConfigError([Finding(fault.file, 0, 0, path, str(fault), fault.suggestion)]) from fault
+    domains = () if tls.acme is None else tuple(domain.lower() for domain in tls.acme.domains)
     for number, certificate in enumerate(tls.certificates):
         path = f"listeners.{name}.tls.certificates[{number}]"
         context = _context(tls, certificate, path)
         contexts.append(context)
-        for host in names_of(certificate, path) if len(tls.certificates) > 1 else ():
+        for host in names_of(certificate, path) if len(tls.certificates) + len(domains) > 1 else ():
             by_name.setdefault(host, context)
-    default = contexts[0]
+    for domain in domains:
+        obtained = None if state is None else _obtained(tls, state.certificate_file(domain))
+        if obtained is not None:
+            contexts.append(obtained)
+            by_name.setdefault(domain, obtained)
+    missing = frozenset(domains) - by_name.keys()
+    default = contexts[0] if contexts else default
 
-    def choose(sock: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
-        if server_name:
-            lowered = server_name.lower()
-            found = by_name.get(lowered) or by_name.get("*." + lowered.partition(".")[2])
-            if found is not None and found is not default:
-                sock.context = found
+    def choose(sock: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> int | None:
+        lowered = (server_name or "").lower()
+        found = by_name.get(lowered)
+        if found is None and lowered not in missing:
+            found = by_name.get("*." + lowered.partition(".")[2])
+        if found is None and (lowered in missing or not contexts):
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR  # no certificate yet; Caddy does the same
+        if found is not None and found is not default:
+            sock.context = found
+        return None
 
     default.sni_callback = choose
     return default
+
+
+def _obtained(tls: Tls, file: str) -> ssl.SSLContext | None:
+    """The context of a certificate from ACME; None if it does not exist or cannot be used."""
+    context = _empty_context(tls)
+    try:
+        load_pair(context, file, file)
+    except PemFault:
+        return None
+    return context
+
+
+def make_challenge_context(file: str) -> ssl.SSLContext | None:
+    """The context that answers a pending challenge of tls-alpn-01 (RFC 8737 3); None if it is not pending."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols([CHALLENGE_PROTOCOL])
+    try:
+        load_pair(context, file, file)
+    except PemFault:
+        return None
+    return context

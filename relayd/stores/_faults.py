@@ -44,6 +44,10 @@ CLOSED = Fault(
     "closed", "the gateway's store was changed during the request",
     "A reload has changed `store:`; values that older requests wanted to store in {path} are lost.",
 )
+UNREACHABLE = Fault(
+    "unreachable", "the gateway's store cannot be reached",
+    "Redis cannot be reached or refuses writes; `relayd doctor redis` examines it, `relayd status` shows the cause.",
+)
 FAILED = Fault(
     "failed", "the gateway's store cannot be written", "Check the disk of {path}; see also the kernel's log."
 )

@@ -3,6 +3,8 @@
 1. Every method is one short transaction. If it raises sqlite3.Error, the file is unchanged.
 2. OperationalError means a temporary condition (locked, full, read-only); every other DatabaseError means that the
    file is unusable.
+3. The column `used_s` is the time at which an entry expires, minus a day. For an entry with the default time to live
+   that is its last use.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 VERSION = 1
 OPEN_WAIT_S = 5.0  # at startup, before any client is served
@@ -20,8 +23,10 @@ _SWEPT_BY_ASKING = 1000
 _PAGES_GIVEN_BACK = 1024
 _SWITCHES = 32
 
+DAY_S = 86400.0
+
 Touch = tuple[float, str, str]
-"""An access: time of use in seconds, space, key."""
+"""An access: the new time of expiry in seconds, space, key."""
 
 _SCHEMA = (
     "CREATE TABLE entries (space TEXT NOT NULL, key TEXT NOT NULL, used_s REAL NOT NULL, size_bytes INTEGER NOT NULL,"
@@ -38,40 +43,55 @@ _SCHEMA = (
 )
 
 
-class File:
-    """The write connection. Replacing the file increments `generation`. Raises OSError if no file can be created."""
+class Value(NamedTuple):
+    """What is stored under a key: the JSON text, its size in the store, the time of expiry."""
 
-    def __init__(self, path: str, max_entries: int, max_bytes: int, ttl_s: float, wait_s: float) -> None:
+    text: str
+    size_bytes: int
+    expires_s: float
+
+
+class File:
+    """The write connection. `generation` counts replacements of the file, `locked` the changes that have got its lock.
+    Raises OSError if no file can be created."""
+
+    def __init__(self, path: str, max_entries: int, max_bytes: int, wait_s: float) -> None:
         self.path = path
-        self._max_entries, self._max_bytes, self._ttl_s = max_entries, max_bytes, ttl_s
-        self.generation = 0
+        self._max_entries, self._max_bytes = max_entries, max_bytes
+        self.generation = self.locked = 0
         self.notices: list[str] = []
         self._file = self._opened(wait_s)
 
     # ---- operations
 
-    def put(self, space: str, key: str, text: str, size_bytes: int, now_s: float, touches: Iterable[Touch]) -> None:
-        """Store a text, after evicting entries to make room for it."""
+    def put(self, space: str, key: str, value: Value, now_s: float, touches: Iterable[Touch]) -> None:
+        """Store a value, after evicting entries to make room for it."""
         with self._transaction():
             self._touch(touches)
-            self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
-            self._forget_old(now_s, _SWEPT_AT_ONCE)
-            while True:
-                entries, held_bytes = self._file.execute(
-                    "SELECT coalesce(sum(entries), 0), coalesce(sum(size_bytes), 0) FROM totals"
-                ).fetchone()
-                if entries < self._max_entries and held_bytes + size_bytes <= self._max_bytes:
-                    break
-                measure = "size_bytes" if held_bytes + size_bytes > self._max_bytes else "entries"
-                self._file.execute(
-                    "DELETE FROM entries WHERE rowid = (SELECT rowid FROM entries WHERE space ="
-                    f" (SELECT space FROM totals ORDER BY {measure} DESC LIMIT 1) ORDER BY used_s, rowid LIMIT 1)"
-                )
-            self._file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (space, key, now_s, size_bytes, text))
+            self._replace(space, key, value, now_s)
+
+    def swap(
+        self, space: str, key: str, expected: str | None, value: Value | None, now_s: float, touches: Iterable[Touch]
+    ) -> bool:
+        """Store a value, or with None delete it, if the text of the present one is `expected`; None is absent. Returns
+        False if it is another one."""
+        with self._transaction():
+            self._touch(touches)
+            row = self._file.execute(
+                f"SELECT value FROM entries WHERE space = ? AND key = ? AND used_s >= ? - {DAY_S}", (space, key, now_s)
+            ).fetchone()
+            if (None if row is None else row[0]) != expected:
+                return False
+            if value is None:
+                self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
+            else:
+                self._replace(space, key, value, now_s)
+            return True
 
     def delete(self, space: str, key: str) -> None:
         """Delete a value."""
-        self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
+        with self._transaction():
+            self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
 
     def touch(self, touches: Iterable[Touch]) -> None:
         """Record the times of accesses."""
@@ -107,9 +127,30 @@ class File:
         """Close the file."""
         self._file.close()
 
+    def _replace(self, space: str, key: str, value: Value, now_s: float) -> None:
+        self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
+        self._forget_old(now_s, _SWEPT_AT_ONCE)
+        size_bytes = value.size_bytes
+        while True:
+            entries, held_bytes = self._file.execute(
+                "SELECT coalesce(sum(entries), 0), coalesce(sum(size_bytes), 0) FROM totals"
+            ).fetchone()
+            if entries < self._max_entries and held_bytes + size_bytes <= self._max_bytes:
+                break
+            measure = "size_bytes" if held_bytes + size_bytes > self._max_bytes else "entries"
+            self._file.execute(
+                "DELETE FROM entries WHERE rowid = (SELECT rowid FROM entries WHERE space ="
+                f" (SELECT space FROM totals ORDER BY {measure} DESC LIMIT 1) ORDER BY used_s, rowid LIMIT 1)"
+            )
+        self._file.execute(
+            f"INSERT INTO entries (space, key, used_s, size_bytes, value) VALUES (?, ?, ? - {DAY_S}, ?, ?)",
+            (space, key, value.expires_s, size_bytes, value.text),
+        )
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         self._file.execute("BEGIN IMMEDIATE")
+        self.locked += 1
         try:
             yield
             self._file.execute("COMMIT")
@@ -119,12 +160,12 @@ class File:
             raise
 
     def _touch(self, touches: Iterable[Touch]) -> None:
-        self._file.executemany("UPDATE entries SET used_s = ? WHERE space = ? AND key = ?", touches)
+        self._file.executemany(f"UPDATE entries SET used_s = ? - {DAY_S} WHERE space = ? AND key = ?", touches)
 
     def _forget_old(self, now_s: float, most: int) -> None:
         self._file.execute(
             "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries WHERE used_s < ? ORDER BY used_s LIMIT ?)",
-            (now_s - self._ttl_s, most),
+            (now_s - DAY_S, most),
         )
 
     # ---- opening

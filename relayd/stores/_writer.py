@@ -17,7 +17,7 @@ from enum import Enum
 
 from relayd import clock
 from relayd.stores._faults import FAILED, LOCKED, Fault, fault_of
-from relayd.stores._sqlite_file import File, Touch
+from relayd.stores._sqlite_file import File, Touch, Value
 
 SHORT_S = 0.003
 PATIENCE_S = 0.25
@@ -28,6 +28,7 @@ class Verb(Enum):
     """The operation of a job."""
 
     PUT = "put"
+    SWAP = "swap"
     DELETE = "delete"
     TOUCH = "touch"
     SWEEP = "sweep"
@@ -38,26 +39,33 @@ class Verb(Enum):
 
 
 class Job:
-    """One operation on the file; written by the loop, then by the writer, then read by the loop. `text` is the value of
-    a PUT; `fault` is None if the job succeeded, else the cause of its failure; `generation` is the one that a REPLACE
-    replaces; `again` is true for a repeated job. The writer sets `begun`, `met_lock`, and `ended` when waiting for the
-    job is no longer useful."""
+    """One operation on the file; written by the loop, then by the writer, then read by the loop. `value` is that of a
+    PUT or SWAP, `expected` the text that a SWAP replaces; `fault` is None if the job succeeded, else the cause of its
+    failure; `generation` is the one that a REPLACE replaces; `again` is true for a repeated job. The writer sets
+    `met_lock`, `swapped` and `finished`, and `ended` when waiting for the job is no longer useful."""
 
     __slots__ = (
-        "again", "begun", "ended", "entry_key", "fault", "generation", "met_lock", "now_s", "size_bytes", "text",
-        "touches", "verb", "why",
+        "again", "ended", "entry_key", "expected", "fault", "finished", "generation", "met_lock", "now_s", "swapped",
+        "touches", "value", "verb", "why",
     )
 
     def __init__(
-        self, verb: Verb, entry_key: tuple[str, str] = ("", ""), text: str = "", size_bytes: int = 0,
-        now_s: float = 0.0, touches: tuple[Touch, ...] = (), generation: int = 0, why: str = "", again: bool = False,
+        self, verb: Verb, entry_key: tuple[str, str] = ("", ""), value: Value | None = None, now_s: float = 0.0,
+        touches: tuple[Touch, ...] = (), generation: int = 0, why: str = "", again: bool = False,
+        expected: str | None = None,
     ) -> None:
-        self.verb, self.entry_key, self.text, self.size_bytes, self.now_s = verb, entry_key, text, size_bytes, now_s
+        self.verb, self.entry_key, self.value, self.expected, self.now_s = verb, entry_key, value, expected, now_s
         self.touches, self.generation, self.again = touches, generation, again
         self.ended = threading.Event()
-        self.begun = self.met_lock = False
+        self.finished = self.swapped = False
+        self.met_lock = False
         self.fault: Fault | None = None
         self.why = why
+
+    @property
+    def text(self) -> str:
+        """The text to store; empty if there is none."""
+        return "" if self.value is None else self.value.text
 
 
 class Writer:
@@ -90,11 +98,11 @@ class Writer:
         while job.verb is not Verb.STOP:
             job = self._jobs.get()
             self._do(job)
+            job.finished = True
             self.done.append(job)
             job.ended.set()
 
     def _do(self, job: Job) -> None:
-        job.begun = True
         try:
             try:
                 self._perform_in_time(job)
@@ -138,8 +146,10 @@ class Writer:
 
     def _perform(self, job: Job) -> None:
         file, verb = self._file, job.verb
-        if verb is Verb.PUT:
-            file.put(*job.entry_key, job.text, job.size_bytes, job.now_s, job.touches)
+        if verb is Verb.PUT and job.value is not None:
+            file.put(*job.entry_key, job.value, job.now_s, job.touches)
+        elif verb is Verb.SWAP:
+            job.swapped = file.swap(*job.entry_key, job.expected, job.value, job.now_s, job.touches)
         elif verb is Verb.DELETE:
             file.delete(*job.entry_key)
         elif verb is Verb.TOUCH:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 from relayd.errors import KINDS
+from relayd.money import amount_text
 from relayd.telemetry.descriptor import Descriptor
 from relayd.telemetry.journal import colours_wanted, spaced
 from relayd.telemetry.native import PRIORITIES, Native, field, is_journal
@@ -57,7 +58,7 @@ class AccessLog:
         self._size = 0
         self._lines: list[str] = []
         self._datagrams: list[bytes] = []
-        self._templates: dict[tuple[object, ...], str] = {}
+        self._fixed: dict[tuple[object, ...], tuple[str, str]] = {}
         self._native = (native or Native()) if format == "journal" else None
         self._sink = Descriptor(path, fd) if format in ("text", "json") else None
         terminal = self._sink is not None and self._sink.terminal
@@ -71,8 +72,9 @@ class AccessLog:
 
     def listen(self, on_fault: Callable[[str], None], on_recovery: Callable[[int], None]) -> None:
         """Set the callbacks: `on_fault` (reason) when the first line is lost, `on_recovery` (lines lost) afterwards."""
-        if self._sink is not None:
-            self._sink.on_fault, self._sink.on_recovery = on_fault, on_recovery
+        for output in (self._sink, self._native):
+            if output is not None:
+                output.on_fault, output.on_recovery = on_fault, on_recovery
 
     @property
     def dropped(self) -> int:
@@ -83,30 +85,39 @@ class AccessLog:
         pass
 
     def _write_json(self, r: Record) -> None:
+        line = self.json_line(r)
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= self._flush_chars:
+            self.flush()
+
+    def json_line(self, r: Record) -> str:
+        """The record as a line of JSON."""
         key = (
             r.listener, r.route, r.upstream, r.endpoint, r.consumer, r.method, r.version, r.generation, r.ended_by,
             r.phase, r.code, r.status, r.attempts,
         )
-        template = self._templates.get(key)
-        if template is None:
-            template = self._cache(key, json_template(r))
+        fixed = self._fixed.get(key)
+        if fixed is None:
+            fixed = self._cache(key, json_fixed(r))
+        route, ending = fixed
         texts = (r.id, r.peer, r.client, r.host, r.path, r.detail)
         if not plain("".join(texts)):
             texts = quoted(r.id), quoted(r.peer), quoted(r.client), quoted(r.host), quoted(r.path), quoted(r.detail)
         id_, peer, client, host, path, detail = texts
         query = f',"query":"{quoted(mask_query(r.query, self._secret))}"' if self._query else ""
         queue_s, connect_s, first_byte_s, total_s = r.queue_s, r.connect_s, r.first_byte_s, r.total_s
-        line = template % (
-            self._stamp(r.started_wall + total_s if total_s > 0.0 else r.started_wall),
-            id_, peer, client, host, path, query, r.bytes_in, r.bytes_out,
-            milliseconds(queue_s) if queue_s else "0", milliseconds(connect_s) if connect_s else "0",
-            milliseconds(first_byte_s), milliseconds(total_s), detail,
-            json_more(r) if r.more is not None or r.usage is not None else "",
+        time = self._stamp.format(r.started_wall + total_s if total_s > 0.0 else r.started_wall)
+        return (
+            f'{{"event":"request_completed","time":"{time}",'
+            f'"id":"{id_}","peer":"{peer}","client":"{client}","host":"{host}","path":"{path}"{query},{route},'
+            f'"bytes_in":{r.bytes_in},"bytes_out":{r.bytes_out},'
+            f'"queue_ms":{milliseconds(queue_s) if queue_s else "0"},'
+            f'"connect_ms":{milliseconds(connect_s) if connect_s else "0"},'
+            f'"first_byte_ms":{f"{first_byte_s * 1e3:.3f}" if first_byte_s > 0.0 else milliseconds(first_byte_s)},'
+            f'"total_ms":{f"{total_s * 1e3:.3f}" if total_s > 0.0 else milliseconds(total_s)},{ending},'
+            f'"detail":"{detail}"{json_more(r) if r.more is not None or r.usage is not None else ""}}}\n'
         )
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size >= self._flush_chars:
-            self.flush()
 
     def _write_text(self, r: Record) -> None:
         query = safe(mask_query(r.query, self._secret)) if self._query else ""
@@ -116,7 +127,7 @@ class AccessLog:
         outcome += "".join(f" {name}={safe(str(value))}" for name, value in more_of(r))
         total = f"{r.total_s * 1e3:.1f}ms" if r.total_s >= 0 else "-"
         first = f" first {r.first_byte_s * 1e3:.1f}ms" if r.first_byte_s >= 0 else ""
-        stamp = self._stamp(r.started_wall + max(r.total_s, 0.0))
+        stamp = self._stamp.format(r.started_wall + max(r.total_s, 0.0))
         status, tail = str(r.status), f"id={safe(r.id)} generation={r.generation}"
         if self._coloured:
             stamp, tail = f"{DIM}{stamp}{RESET}", f"{DIM}{tail}{RESET}"
@@ -137,7 +148,7 @@ class AccessLog:
         message = f"request_completed {r.status} {request} {milliseconds(r.total_s)} ms {r.outcome}{failure_of(r)}"
         values = {
             "ID": r.id, "LISTENER": r.listener, "PEER": r.peer, "CLIENT": r.client, "METHOD": r.method,
-            "HOST": r.host, "PATH": r.path, "QUERY": query, "PROTOCOL": VERSIONS.get(r.version, ""), "ROUTE": r.route,
+            "PROTOCOL": VERSIONS.get(r.version, ""), "ROUTE": r.route,
             "UPSTREAM": r.upstream, "ENDPOINT": r.endpoint, "CONSUMER": r.consumer, "STATUS": str(r.status),
             "BYTES_IN": str(r.bytes_in),
             "BYTES_OUT": str(r.bytes_out), "QUEUE_MS": span(r.queue_s), "CONNECT_MS": span(r.connect_s),
@@ -145,6 +156,7 @@ class AccessLog:
             "DETAIL": r.detail, "ATTEMPTS": str(r.attempts), "GENERATION": str(r.generation),
         }
         values |= {name.upper(): str(value) for name, value in more_of(r)}
+        values |= {"HOST": r.host, "PATH": r.path, "QUERY": query}  # last: a record that is too large is cut at its end
         head = (
             field("MESSAGE", message) + field("PRIORITY", str(priority_of(r)))
             + field("SYSLOG_IDENTIFIER", "relayd") + field("RELAYD_EVENT", "request_completed")
@@ -156,11 +168,11 @@ class AccessLog:
         if self._size >= self._flush_chars:
             self.flush()
 
-    def _cache(self, key: tuple[object, ...], template: str) -> str:
-        if len(self._templates) >= MAX_CACHED:  # clients and upstreams choose methods and statuses: bounded
-            self._templates.clear()
-        self._templates[key] = template
-        return template
+    def _cache(self, key: tuple[object, ...], fixed: tuple[str, str]) -> tuple[str, str]:
+        if len(self._fixed) >= MAX_CACHED:  # clients and upstreams choose methods and statuses: bounded
+            self._fixed.clear()
+        self._fixed[key] = fixed
+        return fixed
 
     def flush(self) -> None:
         """Write the buffered lines in one call. Called by a timer of the daemon. Never raises."""
@@ -173,9 +185,7 @@ class AccessLog:
             elif self._sink.waiting:
                 self._sink.drain()
         elif self._native is not None and self._datagrams:
-            datagrams, self._datagrams = self._datagrams, []
-            for datagram in datagrams:
-                self._native.send(datagram)
+            self._datagrams = self._native.send_all(self._datagrams)
 
     def reopen(self) -> None:
         """Reopen the file after a rotation. Raises OSError; then the old file stays in use."""
@@ -215,35 +225,32 @@ def span(span_s: float) -> str:
     return f"{span_s * 1e3:.3f}" if span_s >= 0 else ""
 
 
-def json_template(r: Record) -> str:
-    """A line with the values that many exchanges share, and a %s for each other value."""
-    fixed = (
+def json_fixed(r: Record) -> tuple[str, str]:
+    """The members of a line that many exchanges share: those of the route and those of the outcome."""
+    return (
         f'"listener":"{quoted(r.listener)}","method":"{quoted(r.method)}","protocol":"{VERSIONS.get(r.version, "")}",'
         f'"route":"{quoted(r.route)}","upstream":"{quoted(r.upstream)}","endpoint":"{quoted(r.endpoint)}",'
-        f'"consumer":"{quoted(r.consumer)}","generation":{r.generation}'
-    )
-    ending = f'"status":{r.status},"attempts":{r.attempts},"outcome":"{r.outcome}","code":"{quoted(r.code)}"'
-    return (
-        '{"event":"request_completed","time":"%s","id":"%s","peer":"%s","client":"%s","host":"%s","path":"%s"%s,'
-        + fixed.replace("%", "%%")
-        + ',"bytes_in":%s,"bytes_out":%s,"queue_ms":%s,"connect_ms":%s,"first_byte_ms":%s,"total_ms":%s,'
-        + ending.replace("%", "%%") + ',"detail":"%s"%s}\n'
+        f'"consumer":"{quoted(r.consumer)}","generation":{r.generation}',
+        f'"status":{r.status},"attempts":{r.attempts},"outcome":"{r.outcome}","code":"{quoted(r.code)}"',
     )
 
 
 def more_of(r: Record) -> list[tuple[str, str | int | float]]:
-    """The names and values of optional members: token counts, then the others."""
+    """The names and values of optional members: token counts, the cost, then the others."""
     found: list[tuple[str, str | int | float]] = []
-    if r.usage is not None:
-        found += ("tokens_input", r.usage.input), ("tokens_output", r.usage.output)
-        found += [
-            (name, count)
-            for name, count in (
-                ("tokens_cached", r.usage.cached_read), ("tokens_cache_creation", r.usage.cache_creation),
-                ("tokens_reasoning", r.usage.reasoning),
-            )
-            if count
-        ]
+    usage = r.usage
+    if usage is not None:
+        found = [("tokens_input", usage.input), ("tokens_output", usage.output)]
+        if usage.cached_read:
+            found.append(("tokens_cached", usage.cached_read))
+        if usage.cache_creation:
+            found.append(("tokens_cache_creation", usage.cache_creation))
+        if usage.reasoning:
+            found.append(("tokens_reasoning", usage.reasoning))
+    if r.cost_nano is not None:
+        found += ("cost", amount_text(r.cost_nano)), ("currency", r.currency)
+        if r.cost_estimated:
+            found.append(("cost_estimated", True))
     if r.more is not None:
         found += r.more.items()
     return found
@@ -251,6 +258,7 @@ def more_of(r: Record) -> list[tuple[str, str | int | float]]:
 
 def json_more(r: Record) -> str:
     """The optional members, each with a leading comma."""
-    return "".join(
-        f',"{name}":"{quoted(value)}"' if isinstance(value, str) else f',"{name}":{value}' for name, value in more_of(r)
-    )
+    return "".join([
+        f',"{name}":"{quoted(value)}"' if value.__class__ is str
+        else f',"{name}":{"true" if value is True else value}' for name, value in more_of(r)
+    ])

@@ -100,10 +100,11 @@ class Descriptor:
 
     def drain(self) -> bool:
         """Write as much as the destination accepts now. Returns True if the buffer is empty."""
-        rest = self._rest
+        rest, has_written = self._rest, False
         while rest:
             try:
                 written = self._send(rest)
+                has_written = True
             except BlockingIOError:
                 break
             except OSError as error:
@@ -115,7 +116,7 @@ class Descriptor:
             self._is_partial = rest[written - 1] != NEWLINE
             rest = rest[written:]
         self._rest = rest
-        if not rest and self.lost:
+        if not rest and self.lost and has_written:
             lost, self.lost, self.broken = self.lost, 0, ""
             if self.on_recovery is not None:
                 self.on_recovery(lost)

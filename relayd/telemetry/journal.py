@@ -135,7 +135,7 @@ class Journal:
         text = " ".join(part for part in (name, safe(message), details) if part)
         if self._prefixed:
             return f"<{PRIORITIES[level]}>{text} generation={self.generation}\n"
-        stamp = self._stamp(clock.wall())
+        stamp = self._stamp.format(clock.wall())
         if self._coloured:
             text = f"{COLOURS[level]}{level:<7} {text}{RESET}"
             return f"{DIM}{stamp}{RESET} {text} {DIM}generation={self.generation}{RESET}\n"
@@ -144,7 +144,7 @@ class Journal:
     def _as_json(self, level: str, name: str, message: str, fields: dict[str, object]) -> str:
         details = "".join(f',"{quoted(key)}":{as_json(value)}' for key, value in fields.items())
         return (
-            f'{{"event":"{quoted(name)}","time":"{self._stamp(clock.wall())}","level":"{level}",'
+            f'{{"event":"{quoted(name)}","time":"{self._stamp.format(clock.wall())}","level":"{level}",'
             f'"message":"{quoted(message)}","generation":{self.generation}{details}}}\n'
         )
 

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
+from relayd import clock
 from relayd.telemetry.names import BUCKETS_S, METRICS, Metric
 from relayd.telemetry.outcome import More, Record
-from relayd.usage import Usage
 
 SERIES = 1000
 BATCH = 256  # exchanges of a cell after which their durations are added to its timers
@@ -21,14 +22,16 @@ OTHER = "other"
 CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 Labels = tuple[str, ...]
+Exemplar = tuple[str, float, float]
 
 
 class Histogram:
     """One timer: counts per bucket (the last is +Inf) and the sum since the start; samples since `pop_samples`.
 
-    `pending` are durations that `add_pending` adds all at once, which costs much less than to observe each of them."""
+    `pending` are durations that `add_pending` adds all at once, which costs much less than to observe each of them.
+    `exemplars` has the last traced duration by the index of its bucket: trace id, seconds, and time since 1970."""
 
-    __slots__ = ("_popped", "buckets", "count", "pending", "samples", "sum_s")
+    __slots__ = ("_popped", "buckets", "count", "exemplars", "pending", "samples", "sum_s")
 
     def __init__(self) -> None:
         self.buckets = [0] * (len(BUCKETS_S) + 1)
@@ -36,7 +39,14 @@ class Histogram:
         self.sum_s = 0.0
         self.samples: list[float] = []
         self.pending: list[float] = []
+        self.exemplars: dict[int, Exemplar] | None = None
         self._popped = 0
+
+    def add_exemplar(self, trace_id: str, span_s: float, wall_s: float) -> None:
+        """Keep a traced duration as the example of its bucket."""
+        if self.exemplars is None:
+            self.exemplars = {}
+        self.exemplars[bisect_left(BUCKETS_S, span_s)] = trace_id, span_s, wall_s
 
     def observe(self, span_s: float, keep: int) -> None:
         """Add a duration; at most `keep` samples are buffered for a sink."""
@@ -73,6 +83,9 @@ class Histogram:
 CELL_COUNTERS = {
     "relayd.proxy.bytes_in": "bytes_in", "relayd.proxy.bytes_out": "bytes_out", "relayd.upstream.attempts": "attempts",
 }
+CELL_TOKENS = {  # by the label `direction` of relayd.proxy.tokens
+    "input": "input_tokens", "output": "output_tokens", "cached": "cached_tokens", "cache_creation": "creation_tokens",
+}
 CELL_TIMERS = {
     "relayd.proxy.total": "total", "relayd.proxy.first_byte": "first_byte", "relayd.proxy.queue": "queue",
     "relayd.upstream.connect": "connect",
@@ -82,19 +95,25 @@ CELL_TIMERS = {
 class Cell:
     """The counts of one combination of route, upstream, status class and outcome."""
 
-    __slots__ = ("attempts", "bytes_in", "bytes_out", "connect", "first_byte", "queue", "requests", "total")
+    __slots__ = (
+        "attempts", "bytes_in", "bytes_out", "cached_tokens", "connect", "creation_tokens", "first_byte",
+        "input_tokens", "output_tokens", "queue", "requests", "total",
+    )
 
     def __init__(self) -> None:
         self.requests = self.bytes_in = self.bytes_out = self.attempts = 0
+        self.input_tokens = self.output_tokens = self.cached_tokens = self.creation_tokens = 0
         self.total, self.first_byte, self.queue, self.connect = Histogram(), Histogram(), Histogram(), Histogram()
 
 
 class Metrics:
-    """All counters, timers and gauges of the process. Owned by telemetry; lives through reloads."""
+    """All counters, timers and gauges of the process. Owned by telemetry; lives through reloads. Counters and timers
+    count from `started_wall`, in seconds since 1970."""
 
-    __slots__ = ("_by_name", "_cells", "_counters", "_errors", "_gauges", "_timers", "declared", "keep")
+    __slots__ = ("_by_name", "_cells", "_counters", "_errors", "_gauges", "_timers", "declared", "keep", "started_wall")
 
     def __init__(self, declared: Sequence[Metric] = METRICS) -> None:
+        self.started_wall = clock.wall()
         self.declared = tuple(declared)
         self._by_name = {metric.name: metric for metric in declared}
         self.keep = 0  # samples per series and interval: SAMPLES while a sink needs them, else 0
@@ -127,24 +146,30 @@ class Metrics:
             cell.queue.observe(record.queue_s, keep)
         if code:
             self._errors[code] = self._errors.get(code, 0) + 1
-        if record.usage is not None:
-            self._tokens(record, record.usage)
+        if (usage := record.usage) is not None:
+            cell.input_tokens += usage.input
+            cell.output_tokens += usage.output
+            if usage.cached_read or usage.cache_creation:
+                cell.cached_tokens += usage.cached_read
+                cell.creation_tokens += usage.cache_creation
+        if record.currency:
+            self._cost(record)
+        if (trace := record.trace) is not None and trace.sampled and record.total_s >= 0.0:
+            end_s = record.started_wall + record.total_s
+            cell.total.add_exemplar(trace.id, record.total_s, end_s)
+            if record.first_byte_s >= 0.0:
+                cell.first_byte.add_exemplar(trace.id, record.first_byte_s, end_s)
         if record.more is not None and "unknown_types" in record.more:
             self._unknown(record, record.more)
 
-    def _tokens(self, record: Record, usage: Usage) -> None:
-        series = self._counters["relayd.proxy.tokens"]
-        counts = (
-            ("input", usage.input), ("output", usage.output), ("cached", usage.cached_read),
-            ("cache_creation", usage.cache_creation),
-        )
-        for direction, tokens in counts:
-            if tokens > 0:
-                key = (record.route, record.upstream, direction)  # in the order of its declaration
-                if key in series:
-                    series[key] += tokens
-                else:
-                    self.add("relayd.proxy.tokens", tokens, route=key[0], upstream=key[1], direction=direction)
+    def _cost(self, record: Record) -> None:
+        if record.cost_nano is not None:
+            entry = record.consumer.partition("/")[0]  # what follows is from a token, and has no bound
+            self.add("relayd.proxy.cost", record.cost_nano, upstream=record.upstream, consumer=entry)
+            if record.cost_estimated:
+                self.add("relayd.proxy.estimated_costs", route=record.route, upstream=record.upstream)
+        else:
+            self.add("relayd.proxy.unpriced", route=record.route, upstream=record.upstream)
 
     def _unknown(self, record: Record, more: More) -> None:
         for fate in ("carried", "left_out"):
@@ -173,9 +198,12 @@ class Metrics:
         series = self._gauges[name]
         series[self._key(name, labels, series)] = value
 
-    def remove_gauge(self, name: str, **labels: str) -> None:
-        """Remove a gauge, for example of a removed upstream."""
-        self._gauges[name].pop(tuple(labels[label] for label in self._by_name[name].labels), None)
+    def set_gauges(self, name: str, values: Mapping[Labels, float]) -> None:
+        """Set all series of a gauge, by the values of their labels. Other series are removed, for example that of a
+        removed upstream: a series that is not set any more would show its last value for ever."""
+        if len(values) > SERIES:
+            self.add("relayd.telemetry.overflowed")
+        self._gauges[name] = dict(islice(values.items(), SERIES))
 
     def observe(self, name: str, span_s: float, **labels: str) -> None:
         """Add a duration to a timer."""
@@ -214,6 +242,13 @@ class Metrics:
             for (route, upstream, status, outcome), cell in self._cells.items():
                 key = (route, upstream, class_name(status), outcome)
                 merged[key] = merged.get(key, 0) + cell.requests
+            yield from merged.items()
+        elif metric.name == "relayd.proxy.tokens":
+            merged = {}
+            for (route, upstream, _, _), cell in self._cells.items():
+                for direction, its_attribute in CELL_TOKENS.items():
+                    if count := getattr(cell, its_attribute):
+                        merged[route, upstream, direction] = merged.get((route, upstream, direction), 0) + count
             yield from merged.items()
         elif (attribute := CELL_COUNTERS.get(metric.name)) is not None:
             merged = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relayd.telemetry.trace import Trace
 from relayd.usage import Usage
 
 PHASES = ("accept", "match", "authorise", "admit", "queue", "attempt", "transfer", "tunnel")
@@ -16,7 +17,9 @@ class Record:
     Times are in seconds: `started` on the monotonic clock, `started_wall` since 1970, the others are durations; -1.0
     means that the event did not occur. `status` is the status sent to the client (499 if the client left before).
     `outcome` consists of `ended_by` and `phase`; a complete exchange has the code "". `usage` are the token counts that
-    an AI endpoint reported, None if it reported none. `more` are optional values: model, token rate, attempts ...
+    an AI endpoint reported, None if it reported none. `cost_nano` is the cost in nano-units of `currency`, None if it
+    is unknown; with `cost_estimated` it is an estimate. The currency is "" for an exchange to which no prices apply.
+    `more` are optional values: model, token rate, attempts ... `trace` is None unless a sink takes traces.
     """
 
     __slots__ = (
@@ -27,6 +30,9 @@ class Record:
         "code",
         "connect_s",
         "consumer",
+        "cost_estimated",
+        "cost_nano",
+        "currency",
         "detail",
         "ended_by",
         "endpoint",
@@ -47,6 +53,7 @@ class Record:
         "started_wall",
         "status",
         "total_s",
+        "trace",
         "upstream",
         "usage",
         "version",
@@ -65,7 +72,11 @@ class Record:
         self.status = self.bytes_in = self.bytes_out = self.attempts = 0
         self.queue_s = 0.0
         self.usage: Usage | None = None
+        self.cost_nano: int | None = None
+        self.cost_estimated = False
+        self.currency = ""
         self.more: More | None = None
+        self.trace: Trace | None = None
         self.connect_s = self.first_byte_s = self.total_s = -1.0
 
     @property

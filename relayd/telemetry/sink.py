@@ -7,10 +7,13 @@ A push sink has an interval, a pull sink has a page. No other module refers to a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from relayd import registry
 from relayd.telemetry.names import METRICS, Metric
+from relayd.telemetry.outcome import Record
+from relayd.telemetry.outlet import Outlet
+from relayd.telemetry.trace import Sampler
 
 SINKS = "relayd.telemetry.sinks"
 
@@ -39,11 +42,33 @@ class Sink(Protocol):
     def flush(self) -> None:
         """Send changed values. Never raises, never blocks."""
 
-    def page(self) -> tuple[str, bytes] | None:
-        """Content type and body of /metrics; None for a sink without a page."""
+    def page(self, accept: str = "") -> tuple[str, bytes] | None:
+        """Content type and body of /metrics for a client's Accept field; None for a sink without a page."""
 
     def close(self) -> None:
         """Send the last batch and close."""
+
+
+@runtime_checkable
+class RecordSink(Protocol):
+    """A Sink that also takes the records of exchanges, and sends them by requests of relayd's HTTP client."""
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """The decision which exchanges are traced; None if the sink takes no traces."""
+
+    def connect(self, outlet: Outlet) -> None:
+        """Set the tools for sending. Called once, before `prepare`."""
+
+    def record(self, record: Record) -> None:
+        """Queue a finished exchange. Never raises, never blocks, and returns quickly."""
+
+    def finish(self) -> None:
+        """Send everything now, and do not try again."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing is queued or under way."""
 
 
 def declared() -> tuple[Metric, ...]:

@@ -21,8 +21,11 @@ from relayd.telemetry.access_log import AccessLog
 from relayd.telemetry.journal import Journal
 from relayd.telemetry.metrics import SAMPLES, Metrics
 from relayd.telemetry.outcome import Record
+from relayd.telemetry.outlet import Outlet
+from relayd.telemetry.recent import Recent
 from relayd.telemetry.settings import TelemetrySettings
-from relayd.telemetry.sink import SINKS, Sink, declared
+from relayd.telemetry.sink import SINKS, RecordSink, Sink, declared
+from relayd.telemetry.trace import Tracing
 
 INTERVAL_S = 1.0  # if no sink has an interval
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -46,15 +49,22 @@ class Telemetry:
         """Use `build` to create a working instance."""
         self.journal = journal
         self.metrics = metrics
+        self.recent = Recent()
         self.settings: TelemetrySettings | None = None
         self._access_log = AccessLog("off")
         self._sinks: dict[str, Sink] = {}
         self._sent_s: dict[str, float] = {}
+        self._record_sinks: tuple[RecordSink, ...] = ()
+        self._closing: tuple[RecordSink, ...] = ()  # sinks of the previous configuration, until they are idle
+        self.tracing = Tracing()
+        self.outlet: Outlet | None = None  # set by the daemon before the first sink is prepared
         self._started = clock.monotonic()
         self._dropped = {"access": 0, "journal": 0}
         self._lag_max_s = 0.0
         # Set by the daemon: updates its gauges before metrics are read.
         self.refresh_gauges: Callable[[], None] = _no_further_gauges
+        # Set while somebody follows the records; never raises and never blocks.
+        self.on_record: Callable[[Record], None] | None = None
 
     @classmethod
     def build(cls, settings: TelemetrySettings, stream: TextIO | None = None) -> Telemetry:
@@ -99,6 +109,8 @@ class Telemetry:
             raise config_error(f"telemetry.{kind}", f"needs the Python package {error.name}") from error
         except OptionError as error:
             raise config_error(f"telemetry.{kind}.{error.key}", error.message) from error
+        if isinstance(made, RecordSink) and self.outlet is not None:
+            made.connect(self.outlet)
         return made
 
     def commit(self, prepared: Prepared) -> None:
@@ -113,6 +125,10 @@ class Telemetry:
         for kind in [kind for kind in self._sinks if kind not in settings.sinks or kind in prepared.sinks]:
             self._sinks.pop(kind).close()
         self._sinks.update(prepared.sinks)
+        before, self._record_sinks = self._record_sinks, record_sinks(self._sinks.values())
+        closed = (one for one in (*self._closing, *before) if one not in self._record_sinks)
+        self._closing = tuple(one for one in closed if not one.is_idle)
+        self.tracing.sampler = next((one.sampler for one in self._record_sinks if one.sampler is not None), None)
         self.metrics.keep = SAMPLES if any(sink.takes_samples for sink in self._sinks.values()) else 0
         self.journal.configure(settings.log_format, settings.log_level)
         self.settings = settings
@@ -127,6 +143,21 @@ class Telemetry:
         """Count and log one finished exchange."""
         self.metrics.count_exchange(record)
         self._access_log.write(record)
+        self.recent.add(record)
+        for sink in self._record_sinks:
+            sink.record(record)
+        if self.on_record is not None:
+            self.on_record(record)
+
+    def finish(self) -> None:
+        """Send everything now that sinks have queued, and do not try again; `is_idle` becomes true afterwards."""
+        for sink in self._record_sinks:
+            sink.finish()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no sink has anything to send."""
+        return all(sink.is_idle for sink in (*self._record_sinks, *self._closing))
 
     def set_generation(self, generation: int) -> None:
         """Set the generation for log lines and the gauge."""
@@ -158,11 +189,11 @@ class Telemetry:
                 self._sent_s[kind] = now_s
                 sink.flush()
 
-    def page(self) -> tuple[str, bytes] | None:
-        """Content type and text of /metrics; None if no sink provides it."""
+    def page(self, accept: str = "") -> tuple[str, bytes] | None:
+        """Content type and text of /metrics for a client's Accept field; None if no sink provides it."""
         self._read_gauges()
         for sink in self._sinks.values():
-            if (page := sink.page()) is not None:
+            if (page := sink.page(accept)) is not None:
                 return page
         return None
 
@@ -224,6 +255,11 @@ def close_all(access_log: AccessLog | None, sinks: Iterable[Sink]) -> None:
         access_log.close()
     for sink in sinks:
         sink.close()
+
+
+def record_sinks(sinks: Iterable[Sink]) -> tuple[RecordSink, ...]:
+    """The sinks that take records."""
+    return tuple(sink for sink in sinks if isinstance(sink, RecordSink))
 
 
 def config_error(path: str, message: str) -> ConfigError:

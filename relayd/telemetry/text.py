@@ -31,17 +31,23 @@ def quoted(text: str) -> str:
 
 
 class Stamp:
-    """Formats wall-clock seconds as ISO 8601 UTC with milliseconds; the part up to the second is cached."""
+    """Formats wall-clock seconds as ISO 8601 UTC with milliseconds. The text of the last millisecond is cached, and so
+    is its part up to the second."""
 
-    __slots__ = ("_second", "_text")
+    __slots__ = ("_millisecond", "_second", "_seconds", "_text")
 
     def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
+        self._millisecond = self._second = -1
+        self._text = self._seconds = ""
 
-    def __call__(self, wall: float) -> str:
-        second = int(wall)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int((wall - second) * 1000):03d}Z"
+    def format(self, wall: float) -> str:
+        """The time stamp of a time since 1970, in seconds."""
+        millisecond = int(wall * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._text = f"{self._seconds}.{rest:03d}Z"
+        return self._text

@@ -8,7 +8,8 @@ Laws:
 2. `prompt` is the beginning of the prompt, in the bytes of the body. A conversation grows at its end, so all of its
    requests begin alike, and so do requests that share a long system prompt. A prompt shorter than `prompt_bytes` has no
    key: its beginning would change with the next turn, and providers do not cache it.
-3. `session` is the identifier that the request gives to its conversation: a header field, else a member of the body.
+3. `session` is the client's session in relayd, on routes that use sessions; elsewhere the identifier that the request
+   gives to its conversation: a header field, else a member of the body.
 4. Nothing is parsed: the prompt is found in the body by the name of its member. A body that hides the member only loses
    its key.
 """
@@ -40,21 +41,21 @@ class Affinity:
         self.needs_body = any(source in ("session", "prompt") for source, _ in self._sources)
 
     def key(self, field: Field, consumer: str, client: str, body: bytes | None = None,
-            json_body: JsonBody | None = None) -> int | None:
+            json_body: JsonBody | None = None, session: str = "") -> int | None:
         """The affinity key of a request, None if the request has none of the sources.
 
         `field` returns a request field by its lower-case name. `body` is the whole body if it is available, `look` the
-        result of its inspection.
+        result of its inspection. `session` is relayd's session of the client, which precedes other identifiers.
         """
         for source, name in self._sources:
-            value = self._value(source, name, field, consumer, client, body, json_body)
+            value = self._value(source, name, field, consumer, client, body, json_body, session)
             if value:
                 return hash_of(source.encode() + b":" + name + b":" + value)
         return None
 
     def _value(
         self, source: str, name: bytes, field: Field, consumer: str, client: str, body: bytes | None,
-        json_body: JsonBody | None,
+        json_body: JsonBody | None, session: str,
     ) -> bytes | None:
         if source == "header":
             return field(name)
@@ -66,7 +67,7 @@ class Affinity:
             return client.encode()
         if source == "prompt":
             return None if body is None else prompt_prefix(body, self._prompt_bytes)
-        return session_id(field, body, json_body)
+        return session.encode() or session_id(field, body, json_body)
 
 
 def hash_of(data: bytes) -> int:

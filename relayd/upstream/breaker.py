@@ -25,16 +25,20 @@ STATES = (CLOSED, OPEN, HALF_OPEN)
 #   tripped  too many failures were counted        waited  the open time is over
 #   proven   enough probes succeeded               failed  a probe failed
 #   forced   opened by an operator until reset    reset   closed by an operator
-EVENTS = ("tripped", "waited", "proven", "failed", "forced", "reset")
+#   joined   opened by another instance           freed   closed by another instance
+EVENTS = ("tripped", "waited", "proven", "failed", "forced", "reset", "joined", "freed")
 TABLE: dict[str, dict[str, str]] = {
     CLOSED: {
         "tripped": OPEN, "waited": CLOSED, "proven": CLOSED, "failed": CLOSED, "forced": OPEN, "reset": CLOSED,
+        "joined": OPEN, "freed": CLOSED,
     },
     OPEN: {
         "tripped": OPEN, "waited": HALF_OPEN, "proven": OPEN, "failed": OPEN, "forced": OPEN, "reset": CLOSED,
+        "joined": OPEN, "freed": CLOSED,
     },
     HALF_OPEN: {
         "tripped": HALF_OPEN, "waited": HALF_OPEN, "proven": CLOSED, "failed": OPEN, "forced": OPEN, "reset": CLOSED,
+        "joined": OPEN, "freed": CLOSED,
     },
 }
 
@@ -79,6 +83,11 @@ class Breaker:
         if self.state == HALF_OPEN:
             return self._permits_out < self.spec.probes
         return self.state == CLOSED
+
+    @property
+    def has_record(self) -> bool:
+        """True if failures are on record: those that count at present, or those of an earlier opening."""
+        return self.state != CLOSED or bool(self.consecutive or self._streak) or any(one[2] for one in self._slices)
 
     def acquire_permit(self) -> int:
         """Acquire a permit for a probe. Returns its round, 0 if none is needed or none is free."""
@@ -133,6 +142,27 @@ class Breaker:
         changed = self._on("reset", now_s)
         self._streak = 0
         return changed
+
+    # ---- other instances
+
+    @property
+    def is_probing(self) -> bool:
+        """True if a half-open breaker has granted a permit."""
+        return self.state == HALF_OPEN and bool(self._permits_out or self._successes)
+
+    def join_opening(self, now_s: float, until_s: float) -> bool:
+        """Open until `until_s`, because another instance has. A half-open breaker that opens again so has not failed
+        here. Returns True if the state changed."""
+        streak, openings, was_half_open = self._streak, self.openings, self.state == HALF_OPEN
+        changed = self._on("joined", now_s)
+        if was_half_open:
+            self._streak, self.openings = streak, openings
+        self.until_s = until_s
+        return changed
+
+    def join_closing(self, now_s: float) -> bool:
+        """Close, because another instance has: its probes succeeded. Returns True if the state changed."""
+        return self._on("freed", now_s)
 
     def inherit_state(self, other: Breaker) -> None:
         """Copy the state of another breaker of the same endpoint. Permits granted by `other` remain its own."""

@@ -127,6 +127,11 @@ class Endpoint:
         """True if operator and health checks permit requests; breaker and cool-down are not considered."""
         return self.state == ENABLED and self.health != FAILING
 
+    def has_record(self, now_s: float) -> bool:
+        """True if a failure is on record, which a new endpoint of this address would not know."""
+        breaker = self.breaker
+        return (breaker is not None and breaker.has_record) or self.cooldown_until_s > now_s or self.health == FAILING
+
     def refresh(self, now_s: float, slow_start_s: float) -> float:
         """Recompute `available` and `weight`. Returns the time at which they next change without an event."""
         next_change_s = FOREVER
@@ -167,6 +172,7 @@ class Endpoint:
         breaker = self.breaker
         return {
             "address": self.label,
+            "instance": self.spec.instance,
             "state": LEAVING if self.leaving else self.state,
             "breaker": "off" if breaker is None else breaker.state,
             "forced": breaker is not None and breaker.forced,

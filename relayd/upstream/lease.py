@@ -20,6 +20,7 @@ class Lessor(Protocol):
     def name(self) -> str: ...
     @property
     def spec(self) -> UpstreamSpec: ...
+    def is_available(self, label: str) -> bool: ...
     def lease_answered(self, lease: Lease) -> None: ...
     def lease_released(self, lease: Lease, classification: Classification | None) -> None: ...
 
@@ -49,6 +50,11 @@ class Lease:
             in_stream=in_stream, retry_after_s=retry_after_s, error_code=error_code, error_type=error_type,
             error_message=error_message,
         )
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """True if the discovery has removed the address: a connection that is made now may reach another server."""
+        return self.endpoint.leaving and self.upstream.spec.discovery is not None
 
     def answered(self) -> None:
         """A good response head has arrived. It settles a probe: the body may take hours."""

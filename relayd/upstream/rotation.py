@@ -66,16 +66,24 @@ class Rotation:
 
     # ---- choosing
 
-    def choose(self, affinity: int | None = None, tried: Sequence[Endpoint] = ()) -> Endpoint | None:
-        """Choose an endpoint, one in `tried` only if no other is available. Returns None if there is no candidate."""
+    def choose(
+        self, affinity: int | None = None, tried: Sequence[Endpoint] = (), preferred: str | None = None
+    ) -> Endpoint | None:
+        """Choose an endpoint, one in `tried` only if no other is available. The one with the label `preferred` is
+        chosen if it is available, has capacity and nothing was tried yet. Returns None if there is no candidate."""
         if self._next_change_s != FOREVER:
             now_s = clock.monotonic()
             if now_s >= self._next_change_s:
                 self.recompute(now_s)
         if self._single is not None:
             return self._single
+        if preferred is not None and not tried and (found := self.find(preferred)) is not None and found.has_capacity():
+            return found
         if self._all is not None and not tried:
             return self._balancer.pick(self._all, affinity)
+        return self._choose_with_capacity(affinity, tried)
+
+    def _choose_with_capacity(self, affinity: int | None, tried: Sequence[Endpoint]) -> Endpoint | None:
         if tried:
             found = self._pick_from(self._groups, affinity, [one for one in self._endpoints if one not in tried])
             if found is not None:
@@ -103,6 +111,14 @@ class Rotation:
             if candidates:
                 return candidates[0] if len(candidates) == 1 else self._balancer.pick(candidates, key)
         return None
+
+    def find(self, label: str) -> Endpoint | None:
+        """The available endpoint with this label, with or without capacity; None if there is none."""
+        if self._next_change_s != FOREVER:
+            now_s = clock.monotonic()
+            if now_s >= self._next_change_s:
+                self.recompute(now_s)
+        return next((one for group in self._groups for one in group if one.label == label), None)
 
     def has_another(self, tried: Sequence[Endpoint]) -> bool:
         """True if an endpoint outside `tried` has capacity now."""

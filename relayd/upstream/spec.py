@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from relayd.protocols.dialect import Options
 from relayd.schema import Secret
+
+Identity = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +17,8 @@ class EndpointSpec:
 
     `unix` is the path of a Unix socket (then `origin` is http://localhost). `label` identifies the address in logs and
     status, without keys or user information. `limit` is the maximum of concurrent exchanges, 0 for no limit. Priority 0
-    is the highest.
+    is the highest. `instance` is what a discovery knows to be at the address (a container), `run` distinguishes its
+    successive starts; empty if unknown.
     """
 
     origin: str
@@ -24,15 +28,27 @@ class EndpointSpec:
     weight: int = 1
     priority: int = 0
     limit: int = 0
+    instance: str = ""
+    run: str = ""
 
     @property
     def tls(self) -> bool:
         return self.origin.startswith("https://")
 
     @property
-    def identity(self) -> tuple[str, str, str]:
-        """Two specs with equal identity are the same address, whatever their other values."""
+    def location(self) -> Identity:
+        """Where requests are sent, whatever is there."""
         return self.origin, self.base_path, self.unix or ""
+
+    @property
+    def resident(self) -> Identity:
+        """The address and what is at it, over its restarts."""
+        return self.origin, self.base_path, self.unix or "", self.instance
+
+    @property
+    def identity(self) -> Identity:
+        """Two specs with equal identity are the same endpoint, whatever their other values."""
+        return self.origin, self.base_path, self.unix or "", self.instance, self.run
 
     @property
     def authority(self) -> str:
@@ -145,10 +161,21 @@ class BalanceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoverySpec:
+    """How the addresses become known: a kind of discovery/ and its Options, and the most addresses that are used."""
+
+    kind: str
+    options: object = None
+    max_endpoints: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamSpec:
     """A named group of endpoints. Specs that differ only in `endpoints` share one live upstream across a reload.
 
-    `auth` is the first key of the upstream, `spare_keys` are the others.
+    `auth` is the first key of the upstream, `spare_keys` are the others. If `waits_for_endpoint` is true, requests wait
+    in the queue of the upstream while it has no endpoint. If `session_affinity` is true, the requests of a session go
+    to the endpoint that answered its first one.
     """
 
     name: str
@@ -172,8 +199,16 @@ class UpstreamSpec:
     health: HealthSpec | None = None
     list_models: bool = False
     dialect: Options = field(default_factory=Options)
+    discovery: DiscoverySpec | None = None
+    waits_for_endpoint: bool = False
+    session_affinity: bool = False
 
     @property
     def keys(self) -> tuple[AuthSpec, ...]:
         """All keys, `auth` first."""
         return () if self.auth is None else (self.auth, *self.spare_keys)
+
+
+def labels_of(specs: Iterable[EndpointSpec]) -> str:
+    """Addresses, for the log."""
+    return ", ".join(one.label for one in specs) or "none"

@@ -26,9 +26,10 @@ PARSED_BYTES = 256 * 1024  # a larger body is scanned
 LONGEST_NAME = 1024  # characters of a model name
 _CACHED_BYTES = 1024 * 1024
 _MOST_STRING_BYTES = 64 * 1024  # of a requested member of a scanned body
+_MOST_DIGITS = 18
 _DECISIVE_KEYS = ("model", "stream")
-# Common keys are not compared with the two keys above.
-_COMMON_KEYS = frozenset((
+# Common keys are not compared with other keys.
+COMMON_KEYS = frozenset((
     "model", "messages", "stream", "stream_options", "tools", "tool_choice", "temperature", "top_p", "max_tokens",
     "max_completion_tokens", "max_output_tokens", "system", "metadata", "stop", "input", "instructions", "store",
     "include", "parallel_tool_calls", "prompt_cache_key", "reasoning", "text", "contents", "thinking", "n", "seed",
@@ -92,6 +93,19 @@ class JsonBody:
             return self.value.get(key) is True
         return (located := self.span(key)) is not None and self.body[located[0] : located[1]] == b"true"
 
+    def number(self, key: str) -> int | None:
+        """The member `key` if it occurs exactly once and is a whole number that is not negative, else None."""
+        span = self.spans.get(key)
+        if span is None:
+            return None
+        if self.value is not None:
+            value = self.value.get(key)
+            return value if value.__class__ is int and value >= 0 else None
+        if (located := self.span(key)) is None or located[1] - located[0] > _MOST_DIGITS:
+            return None
+        raw = self.body[located[0] : located[1]]
+        return int(raw) if raw.isdigit() else None
+
     def find_ambiguities(self, repeated: Iterable[str]) -> None:
         """Set `ambiguity` if parsers can disagree on the members on which relayd's decisions depend."""
         for key in repeated:
@@ -99,7 +113,7 @@ class JsonBody:
                 self.ambiguity = f"the key {key} is repeated"
                 return
         for key in self.spans:
-            if key not in _COMMON_KEYS and (folded_key := folded(key)) in _DECISIVE_KEYS:
+            if key not in COMMON_KEYS and (folded_key := folded(key)) in _DECISIVE_KEYS:
                 self.ambiguity = f"some parsers read another key as {folded_key}"
         if "model" in self.spans:
             model, located = self.string("model"), self.spans["model"]
@@ -142,11 +156,12 @@ def _no_constant(constant: str) -> NoReturn:
 
 DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs lack the decoder's scanner
 scan = make_scanner(DECODER)  # returns a value and its end; raises StopIteration if no value begins there
-_TEXT_OPEN = re.compile(r"[ \t\r\n]*\{[ \t\r\n]*")
-_TEXT_KEY = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
+_KEY = r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*'  # its group is absent for a key with an escape
+_TEXT_OPEN = re.compile(rf"[ \t\r\n]*\{{[ \t\r\n]*(?:{_KEY})?")
 _TEXT_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
-_TEXT_NEXT = re.compile(r'[ \t\r\n]*(?:,[ \t\r\n]*(?=")|\}[ \t\r\n]*\Z)')
+_TEXT_NEXT = re.compile(rf'[ \t\r\n]*(?:,[ \t\r\n]*(?:{_KEY}|(?="))|\}}[ \t\r\n]*\Z)')
 _TEXT_CLOSED = re.compile(r"[ \t\r\n]*\}[ \t\r\n]*")
+_MOST_TURNS = range(MOST_MEMBERS + 1)
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -172,45 +187,52 @@ def _parse_text(found: JsonBody, text: str) -> str:
     repeated: list[str] = []
     size, end, is_empty = len(text), 0, False
     match = _TEXT_OPEN.match(text)
-    while match is not None and (position := match.end()) < size:
-        match = _TEXT_KEY.match(text, position)
-        if match is not None:
-            key: str = match[1]
-        elif text[position] == '"':
-            key, position = scanstring(text, position + 1, True)
-            match = _TEXT_COLON.match(text, position)
-        elif not value and text[position] == "}":
-            match, end, is_empty = _TEXT_NEXT.match(text, position), position, True
-            break
+    for _ in _MOST_TURNS:
         if match is None:
             break
+        key: str | None = match[1]
         start = match.end()
-        item: Any
-        known = LISTS.find(text, start) if key == "tools" else None
-        if known is not None:
-            item, end = known
-        else:
-            item, end = scan(text, start)
-            if key == "tools" and item.__class__ is list and not is_deeper(item, MAX_DEPTH - 1):
-                item = LISTS.store(text, start, end, item)
+        if key is None:
+            if start == size:
+                break
+            if text[start] != '"':  # an empty object, or no object
+                match, end, is_empty = _TEXT_NEXT.match(text, start), start, text[start] == "}"
+                break
+            key, position = scanstring(text, start + 1, True)
+            match = _TEXT_COLON.match(text, position)
+            if match is None:
+                break
+            start = match.end()
+        item, end = scan(text, start) if key != "tools" else _tools(text, start)
         if key in value:
             repeated.append(key)
             spans[key] = None
         else:
             spans[key] = (start, end)
         value[key] = item
-        if len(spans) + len(repeated) > MOST_MEMBERS:
-            return f"it has more than {MOST_MEMBERS} members"
         match = _TEXT_NEXT.match(text, end)
+    else:
+        return f"it has more than {MOST_MEMBERS} members"
     if match is None or match.end() < size or not (value or is_empty):
         return _fault_at(text, end)
     found.value, found.spans, found.text = value, spans, "" if text.isascii() else text
     model = value.get("model")
-    if repeated or not _COMMON_KEYS.issuperset(spans) or model.__class__ is not str or _clean(model) is None:
+    if repeated or not COMMON_KEYS.issuperset(spans) or model.__class__ is not str or _clean(model) is None:
         found.find_ambiguities(repeated)
     else:
         found.model = model
     return ""
+
+
+def _tools(text: str, start: int) -> tuple[Any, int]:
+    """The value of `tools` at this position, and its end. Raises like `scan`."""
+    known: tuple[Any, int] | None = LISTS.find(text, start)
+    if known is not None:
+        return known
+    item, end = scan(text, start)
+    if item.__class__ is list and not is_deeper(item, MAX_DEPTH - 1):
+        item = LISTS.store(text, start, end, item)
+    return item, end
 
 
 def _fault_at(text: str, end: int) -> str:
@@ -290,6 +312,21 @@ def inspect_json(body: bytes) -> JsonBody:
         _parse(found, body)
     _LAST.json_body = found if len(body) <= _CACHED_BYTES else _NOTHING
     return found
+
+
+def inspect_member(found: JsonBody, key: str) -> JsonBody | None:
+    """Inspect the member `key`, whose positions count from its own beginning. None if it is not an object. An object
+    above PARSED_BYTES is not inspected, and has a fault."""
+    span = found.span(key)
+    if span is None or found.body[span[0] : span[0] + 1] != b"{":
+        return None
+    if span[1] - span[0] > PARSED_BYTES:
+        member = JsonBody(b"")
+        member.fault = "it is too large"
+        return member
+    member = JsonBody(found.body[span[0] : span[1]])
+    _parse(member, member.body)
+    return member
 
 
 def pop_parsed_object(body: bytes) -> dict[str, Any] | None:

@@ -44,22 +44,42 @@ def parse_network(text: str) -> _Network:
     return network
 
 
-class TrustedNetworks:
-    """The networks of `trusted_proxies`; `unix` means peers on a Unix socket.
+def network_fault(text: str) -> str:
+    """Why this is neither an address nor a network, or empty."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    else:
+        return ""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return "is neither an address nor a network such as 10.0.0.0/8"
+    return f"has bits outside its mask; the network is {network}"
+
+
+class Networks:
+    """A set of networks, as of `trusted_proxies`; `unix` means peers on a Unix socket. A look-up needs one step for
+    each length of a prefix, regardless of the number of networks.
 
     Raises ValueError for a text that is neither an address nor a network.
     """
 
-    __slots__ = ("_cache", "_networks", "_unix")
+    __slots__ = ("_cache", "_prefixes", "_unix")
 
     def __init__(self, texts: Iterable[str]) -> None:
         texts = [text.strip() for text in texts]
         self._unix = UNIX in texts
-        self._networks: tuple[_Network, ...] = tuple(parse_network(text) for text in texts if text != UNIX)
+        prefixes: dict[tuple[int, int], set[int]] = {}  # version, host bits: the prefixes
+        for network in (parse_network(text) for text in texts if text != UNIX):
+            host_bits = network.max_prefixlen - network.prefixlen
+            prefixes.setdefault((network.version, host_bits), set()).add(int(network.network_address) >> host_bits)
+        self._prefixes = tuple(prefixes.items())
         self._cache: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
-        return self._unix or bool(self._networks)
+        return self._unix or bool(self._prefixes)
 
     def contains(self, address: str) -> bool:
         known = self._cache.get(address)
@@ -72,10 +92,11 @@ class TrustedNetworks:
     def _matches(self, text: str) -> bool:
         if text == UNIX:
             return self._unix
-        address = parse_address(text) if self._networks else None
-        return address is not None and any(
-            address in network for network in self._networks if network.version == address.version
-        )
+        address = parse_address(text) if self._prefixes else None
+        if address is None:
+            return False
+        version, number = address.version, int(address)
+        return any(number >> bits in known for (of, bits), known in self._prefixes if of == version)
 
 
 def element_address(element: bytes) -> str | None:

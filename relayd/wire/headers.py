@@ -26,6 +26,25 @@ FORWARDING = frozenset(
 
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
 
+METHOD_OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override"))
+
+# Frameworks and servers that route by these fields instead of the request target: Zend and Laminas, Symfony
+# (CVE-2018-14773), IIS and its URL Rewrite, and services behind Envoy, an ingress controller or forward authentication.
+PATH_OVERRIDES = frozenset((
+    b"x-original-url", b"x-rewrite-url", b"x-original-uri", b"x-override-url", b"x-forwarded-uri", b"x-forwarded-url",
+    b"x-forwarded-path", b"x-envoy-original-path", b"x-request-uri", b"request-uri", b"x-http-destinationurl",
+    b"x-proxy-url", b"x-waws-unencoded-url", b"unencoded-url",
+))  # fmt: skip
+
+# Azure Machine Learning and AI services, Amazon SageMaker, the Gateway API Inference Extension, Envoy AI Gateway.
+MODEL_FIELDS = frozenset((
+    b"azureml-model-deployment", b"x-ms-model-mesh-model-name", b"x-amzn-sagemaker-target-model",
+    b"x-gateway-model-name", b"x-gateway-model-name-rewrite", b"x-ai-eg-model", b"x-model", b"x-model-name",
+    b"x-model-id", b"model",
+))  # fmt: skip
+
+OVERRIDES = METHOD_OVERRIDES | PATH_OVERRIDES | MODEL_FIELDS  # lower case, with "-"
+
 # Names that Connection must not strip: decisions of relayd or of the next hop depend on them.
 PROTECTED = FORWARDING | CREDENTIALS | frozenset(
     (b"content-length", b"host", b"cookie", b"via", b"traceparent", b"tracestate", b"content-type", b"content-encoding")
@@ -51,6 +70,11 @@ class Memo(dict[bytes, V], Generic[V]):
         if len(self) < LIMIT and len(key) <= 256:
             self[key] = value
         return value
+
+
+def folded_name_of(line: bytes) -> bytes:
+    """The lower-case name of a field line with "-" for "_", as servers with CGI variables read it."""
+    return name_of(line).replace(b"_", b"-")
 
 
 def name_of(line: bytes) -> bytes:

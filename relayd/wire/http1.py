@@ -14,13 +14,22 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
 from relayd.errors import ExchangeError
 from relayd.wire.head_shape_cache import ShapeCache, digits, field, literal
-from relayd.wire.headers import CONFUSABLE, CREDENTIALS, FORWARDING, HOP_BY_HOP, PROTECTED, TOKENS, Memo
+from relayd.wire.headers import (
+    CONFUSABLE,
+    CREDENTIALS,
+    FORWARDING,
+    HOP_BY_HOP,
+    OVERRIDES,
+    PROTECTED,
+    TOKENS,
+    Memo,
+)
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
@@ -30,11 +39,14 @@ _HEAD = re.compile(
 # spelling of the same name.
 _LABEL = rb"[A-Za-z0-9_~!$&'()*+;=\-]+"
 _HOST = re.compile(rb"(" + _LABEL + rb"(?:\." + _LABEL + rb")*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+ALLOW = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)  # of a 405, RFC 9110 15.5.6
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)([/?].*)?", re.DOTALL)
 _EMPTY = re.compile(rb":[ \t]*\r\n")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
-PASS, DROP, LENGTH, CODING, CONNECTION, HOST, EXPECT, UPGRADE, FORWARD, KEY, VIA, AGENT, ACCEPT, TYPE = range(14)
+(
+    PASS, DROP, LENGTH, CODING, CONNECTION, HOST, EXPECT, UPGRADE, FORWARD, KEY, VIA, OVERRIDE, AGENT, ACCEPT, TYPE,
+) = range(15)  # fmt: skip
 
 _NAMED = {
     b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"host": HOST,
@@ -52,6 +64,8 @@ def _action(name: bytes) -> int:
         return FORWARD
     if low in CREDENTIALS:
         return KEY
+    if low.replace(b"_", b"-") in OVERRIDES:
+        return OVERRIDE
     return DROP if low.replace(b"-", b"_") in CONFUSABLE and b"_" in low else PASS
 
 
@@ -97,12 +111,15 @@ class RequestHead:
     indices in `keep` of fields that may contain a client's key. `length` is None without Content-Length. `sent` has a
     bit (1 << AGENT, ACCEPT, TYPE) for each of these fields that the client sent. `empty` is true if some field has an
     empty value. `type_line` is the first forwarded Content-Type, empty if there is none. `model` is the model that the
-    body names: None until the body was inspected, "" for none.
+    request names: None until the body was inspected, "" for none. `overrides` are the lines of fields that
+    replace the method or the model for some servers (X-HTTP-Method-Override, X-Model). `names` are the lower-case names
+    of all fields, `positions` the indices in `lines` of each of them; None if they are not collected.
     """
 
     __slots__ = (
         "authority", "chunked", "empty", "expect", "forwarding", "host", "keep", "keep_alive", "keys", "length",
-        "lines", "method", "model", "path", "query", "sent", "target", "type_line", "upgrade", "version", "via",
+        "lines", "method", "model", "names", "overrides", "path", "positions", "query", "sent", "target", "type_line",
+        "upgrade", "version", "via",
     )
 
     def __init__(self, method: bytes, target: bytes, version: int, lines: list[bytes]) -> None:
@@ -111,12 +128,15 @@ class RequestHead:
         self.chunked = self.expect = self.empty = False
         self.sent = 0
         self.model: str | None = None
+        self.names: frozenset[bytes] | None = None
+        self.positions: Mapping[bytes, Sequence[int]] | None = None
         self.keep_alive = version == 11
         self.upgrade: bytes | None = None
         self.host = self.authority = self.type_line = b""
         self.keep: list[bytes] = []
         self.keys: Sequence[int] = ()
         self.forwarding: Sequence[bytes] = ()
+        self.overrides: Sequence[bytes] = ()
         self.via: Sequence[bytes] = ()
         path, mark, query = target.partition(b"?")
         self.path, self.query = path, mark + query
@@ -127,21 +147,20 @@ class RequestHead:
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of the field with this lower-case name, without surrounding whitespace."""
-        for line in self.lines:
-            raw, _, value = line.partition(b":")
-            if len(raw) == len(name) and raw.lower() == name:
-                return value.strip(b" \t")
-        return None
+        if self.names is not None and name not in self.names:
+            return None
+        values = self.get_all(name)
+        return values[0] if values else None
 
     def get_all(self, name: bytes) -> list[bytes]:
         """All values of the field with this lower-case name, in order."""
-        found = []
-        for line in self.lines:
-            raw, _, value = line.partition(b":")
-            if len(raw) == len(name) and raw.lower() == name:
-                found.append(value.strip(b" \t"))
-        return found
-
+        size, lines, positions = len(name), self.lines, self.positions
+        if positions is not None:
+            return [lines[index][size + 1 :].strip(b" \t") for index in positions.get(name, ())]
+        return [
+            line[size + 1 :].strip(b" \t") for line in lines
+            if line[size : size + 1] == b":" and line[:size].lower() == name
+        ]
 
     def get_alike(self, name: bytes) -> list[bytes]:
         """Like `get_all`, but `_` and `-` in names are equal, as they are for CGI and WSGI (RFC 3875 4.1.18)."""
@@ -176,6 +195,8 @@ class RequestShape:
     keys: Sequence[int]
     keep: Callable[[list[bytes]], Sequence[bytes]]
     forwarding: tuple[int, ...]
+    names: frozenset[bytes] | None
+    positions: Mapping[bytes, Sequence[int]] | None
 
     def head(self, match: re.Match[bytes], head: bytes, limits: HeadLimits) -> RequestHead | None:
         """The request; None if the full parser must report its fault."""
@@ -190,11 +211,11 @@ class RequestShape:
         request.method, request.target, request.version, request.lines = self.method, target, self.version, lines
         request.length, request.chunked, request.keep_alive = length, self.chunked, self.keep_alive
         request.sent, request.expect, request.empty, request.upgrade = self.sent, False, False, None
-        request.model = None
+        request.model, request.overrides, request.names, request.positions = None, (), self.names, self.positions
         request.host, request.authority = host
         request.type_line = lines[self.type] if self.type >= 0 else b""
         request.keep, request.keys, request.via = list(self.keep(lines)), self.keys, ()
-        request.forwarding = tuple([lines[index] for index in self.forwarding]) if self.forwarding else ()
+        request.forwarding = tuple(map(lines.__getitem__, self.forwarding)) if self.forwarding else ()
         mark = target.find(b"?")
         if mark < 0:
             request.path, request.query = target, b""
@@ -215,7 +236,7 @@ def _taker(indices: list[int]) -> Callable[[list[bytes]], Sequence[bytes]]:
 
 def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
     """Count the form of this head, and make a shape for it once it is frequent."""
-    if request.expect or request.upgrade is not None or request.via:
+    if request.expect or request.upgrade is not None or request.via or request.overrides:
         return
     version = b" HTTP/1.1\r\n" if request.version == 11 else b" HTTP/1.0\r\n"
     form = [literal(request.method) + rb" (/[!-\x22$-~]*)" + literal(version)]
@@ -225,7 +246,7 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
     for index, line in enumerate(request.lines):
         name = line.partition(b":")[0]
         action = _ACTIONS[name]
-        if action in (EXPECT, UPGRADE, VIA):
+        if action in (EXPECT, UPGRADE, VIA, OVERRIDE):
             return
         if action == LENGTH:
             form.append(digits(name, whole=True))
@@ -250,6 +271,7 @@ def _learn(key: tuple[bytes, int], head: bytes, request: RequestHead) -> None:
         method=request.method, version=request.version, keep_alive=request.keep_alive, chunked=request.chunked,
         sent=request.sent, count=len(request.lines), host=host, length=length, type=kind, keys=request.keys,
         keep=_taker(keep), forwarding=tuple(forwarding),
+        names=request.names, positions=request.positions,
     ))
 
 
@@ -285,6 +307,8 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
         raise ExchangeError("header_too_large", "too many fields")
     request = RequestHead(method, target, 11 if minor == b"1" else 10, lines)
     request.empty = _EMPTY.search(block) is not None
+    request.positions = positions = _positions(lines)
+    request.names = frozenset(positions)
     keep = request.keep
     named: frozenset[bytes] = frozenset()
     hosts = 0
@@ -311,6 +335,9 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
             keep.append(line)
         elif action == LENGTH:
             _length(request, value)
+        elif action == OVERRIDE:
+            request.overrides = (*request.overrides, line)
+            keep.append(line)
         elif action == FORWARD:
             request.forwarding = (*request.forwarding, line)
         elif action != DROP:
@@ -326,8 +353,17 @@ def _parse(head: bytes, limits: HeadLimits) -> RequestHead:
     if method != method.upper():  # RFC 9110 9.1: a different method, but some servers treat it as the same
         raise ExchangeError("bad_request", "method in lower case")
     if method == b"TRACE" or method == b"CONNECT":
-        raise ExchangeError("method_not_allowed", "method")
+        raise ExchangeError("method_not_allowed", "method", ALLOW)
     return request
+
+
+def _positions(lines: list[bytes]) -> dict[bytes, tuple[int, ...]]:
+    """The indices of the lines of each lower-case name."""
+    found: dict[bytes, tuple[int, ...]] = {}
+    for index, line in enumerate(lines):
+        name = line.partition(b":")[0].lower()
+        found[name] = (*found[name], index) if name in found else (index,)
+    return found
 
 
 def _length(request: RequestHead, value: bytes) -> None:
@@ -386,7 +422,7 @@ def _other_target(request: RequestHead) -> None:
     if request.target == b"*" and request.method == b"OPTIONS":
         return
     if request.method == b"CONNECT":
-        raise ExchangeError("method_not_allowed", "connect")
+        raise ExchangeError("method_not_allowed", "connect", ALLOW)
     match = _ABSOLUTE.fullmatch(request.target)
     known = _HOSTS[match[1]] if match is not None else None
     if match is None or known is None:

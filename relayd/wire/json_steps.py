@@ -2,14 +2,14 @@
 
 Rules:
 1. A step processes at most CHUNK_BYTES of the document, or MOST_WEIGHT of a value, regardless of their structure.
-2. The result equals that of Python's own parser and serialiser. A JsonScanner has validated a request before. An answer
-   is validated while it is parsed, except for control characters in a long string, which are accepted.
+2. The result equals that of Python's own parser and serialiser.
 3. Text that is not all ASCII uses up to four bytes per character: the length of such strings is bounded in requests.
 """
 
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import math
 import re
@@ -18,25 +18,29 @@ from collections.abc import Callable, Generator, Mapping
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 from typing import Any, TypeVar
 
-from relayd.wire.body import JsonBody, scan
+from relayd.wire.body import DECODER, JsonBody, scan
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.tool_list_cache import LISTS, LONGEST
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]  # a generator that yields between its steps
 Scan = Callable[[str, int], tuple[Any, int]]  # a value and its end; raises StopIteration if no value begins there
+Steps = Generator[Any, None, T]  # yields between its steps: None, or a Waiting (wire/waiting), until which it pauses
 
 TURN_S = 0.004  # how long steps go on in one turn of the event loop
 CHUNK_BYTES = 64 * 1024
 MOST_WEIGHT = 512  # values that are serialised at once
+MOST_RUN = 2048  # values of a long container that are parsed at once
 LONG_CHARS = 64 * 1024  # a longer string is serialised in parts
 MOST_WIDE_CHARS = 4 * 1024 * 1024  # of a string that is not all ASCII; base64 and most source code are all ASCII
 
 _blanks = re.compile(r"[ \t\r\n]*+").match
 _inside = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
+_control = re.compile("[\x00-\x1f]").search
 _high_half = re.compile(rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\Z").search
 _decode = codecs.utf_8_decode
-_BEHIND = " \t\r\n,:]}"
+_BLANK = " \t\r\n"
+_ENDS = {"{": "}", "[": "]", '"': '"'}  # of items, by their first character
+_BEHIND = _BLANK + ",:]}"
 _quote = json.encoder.encode_basestring
 _encode_finite = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
@@ -73,24 +77,54 @@ def parse_steps(json_body: JsonBody) -> Steps[dict[str, Any]]:
 
 
 def parse_text_steps(text: str) -> Steps[Any]:
-    """Parse a JSON text in ASCII that relayd itself has written. Raises ValueError."""
+    """As `parse_document_steps`, of a text, which may contain lone surrogates."""
     if len(text) <= CHUNK_BYTES:
-        return json.loads(text)
-    return (yield from _Parser(text.encode("ascii")).value(0))
+        return DECODER.decode(text)
+    document = text.encode("utf-8", "surrogatepass")
+    yield
+    return (yield from _Parser(document, scan, len(document), "surrogatepass").document())
 
 
 def parse_document_steps(document: bytes, scan_value: Scan = scan) -> Steps[Any]:
-    """The value of a document in UTF-8 of which nothing is known. Raises ValueError."""
+    """The value of a document in UTF-8 of which nothing is known. Raises ValueError. With another scanner than `scan`,
+    strings may contain control characters."""
     return (yield from _Parser(document, scan_value, len(document)).document())
+
+
+def is_deeper_steps(value: Any, levels: int) -> Steps[bool]:
+    """True if a value nests more than `levels` objects and lists."""
+    found = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        if not found:
+            return False
+        below: list[Any] = []
+        seen = 0
+        for one in found:
+            children = iter(one.values() if one.__class__ is dict else one)
+            seen += 1
+            while some := list(itertools.islice(children, MOST_RUN)):
+                below += [child for child in some if child.__class__ is dict or child.__class__ is list]
+                seen += len(some)
+                if seen >= MOST_RUN:
+                    seen = 0
+                    yield
+            if seen >= MOST_RUN:
+                seen = 0
+                yield
+        found = below
+    return bool(found)
 
 
 class _Parser:
     """Parses one document chunk by chunk; used once."""
 
-    __slots__ = ("_body", "_depth", "_most_wide_chars", "_scan", "_start", "position", "text")
+    __slots__ = ("_body", "_depth", "_errors", "_most_wide_chars", "_scan", "_start", "position", "text")
 
-    def __init__(self, body: bytes, scan_value: Scan = scan, most_wide_chars: int = MOST_WIDE_CHARS) -> None:
-        self._body, self._scan, self._most_wide_chars = body, scan_value, most_wide_chars
+    def __init__(
+        self, body: bytes, scan_value: Scan = scan, most_wide_chars: int = MOST_WIDE_CHARS, errors: str = "strict"
+    ) -> None:
+        """`errors` is how bytes that are not UTF-8 are decoded (codecs)."""
+        self._body, self._scan, self._most_wide_chars, self._errors = body, scan_value, most_wide_chars, errors
         self._depth = 0  # of containers that are longer than a chunk
         self._start = 0  # the position of the text in the body
         self.text = ""  # the current chunk
@@ -100,20 +134,27 @@ class _Parser:
         """Load the chunk that begins at this byte."""
         self._start, self.position = start, 0
         chunk = self._body[start : start + CHUNK_BYTES]
-        self.text = chunk.decode("ascii") if chunk.isascii() else _decode(chunk, "strict", False)[0]
+        self.text = chunk.decode("ascii") if chunk.isascii() else _decode(chunk, self._errors, False)[0]
         if chunk and not self.text:
             raise ValueError("it is cut off")
 
     def _byte(self, position: int) -> int:
         """The position in the body of this position in the text."""
         text = self.text
-        return self._start + (position if text.isascii() else len(text[:position].encode("utf-8")))
+        return self._start + (position if text.isascii() else len(text[:position].encode("utf-8", self._errors)))
 
     def document(self) -> Steps[Any]:
         """The one value that the whole document is."""
         self._load(0)
         yield from self._next()
-        found = yield from self.value(self._byte(self.position))
+        self._load(self._byte(self.position))
+        if self._byte(len(self.text)) < len(self._body):
+            found = yield from self._item()
+        else:
+            try:
+                found, self.position = self._scan(self.text, 0)
+            except (StopIteration, RecursionError):
+                raise ValueError("no value begins here, or it is nested too deeply") from None
         while True:
             located = _blanks(self.text, self.position)
             assert located is not None
@@ -177,6 +218,9 @@ class _Parser:
             self.position += 1
             return found
         while True:
+            if self._run_of_items(found):
+                return found
+            yield
             found.append((yield from self._item()))
             mark = yield from self._next()
             self.position += 1
@@ -185,6 +229,42 @@ class _Parser:
             if mark != ",":
                 raise ValueError("a comma is missing")
 
+    def _run_of_items(self, found: list[Any]) -> bool:
+        """Append the items that are complete in this chunk, up to MOST_RUN. Returns True if the list ends with them.
+
+        What is at fault, and an item that may be longer than the chunk, is left to `_list`."""
+        text, scan_value = self.text, self._scan
+        position = _blanks(text, self.position).end()  # type: ignore[union-attr]  # always matches
+        try:
+            behind = _ENDS.get(text[position], "") + ","
+            cut = text.rfind(behind, position) + len(behind) - 1
+            if cut > position:  # a guess, which fails if the comma is inside an item
+                values, end = scan_value(f"[{text[position:cut]}]", 0)
+                if end == cut - position + 2:
+                    found += values
+                    self.position = cut + 1
+                    return False
+        except (ValueError, StopIteration, RecursionError, IndexError):
+            pass
+        try:
+            for _ in range(MOST_RUN):
+                if text[position] in _BLANK:
+                    position = _blanks(text, position).end()  # type: ignore[union-attr]  # always matches
+                value, end = scan_value(text, position)
+                mark = text[end]
+                if mark in _BLANK:
+                    end = _blanks(text, end).end()  # type: ignore[union-attr]  # always matches
+                    mark = text[end]
+                if mark not in ",]":
+                    return False
+                found.append(value)
+                self.position = position = end + 1
+                if mark == "]":
+                    return True
+        except (ValueError, StopIteration, RecursionError, IndexError):
+            pass
+        return False
+
     def _object(self, start: int) -> Steps[dict[str, Any]]:
         found: dict[str, Any] = {}
         self._load(start + 1)
@@ -192,6 +272,9 @@ class _Parser:
             self.position += 1
             return found
         while True:
+            if self._run_of_members(found):
+                return found
+            yield
             key = yield from self._item()
             if key.__class__ is not str or (yield from self._next()) != ":":
                 raise ValueError("a key or its colon is missing")
@@ -203,6 +286,28 @@ class _Parser:
                 return found
             if mark != ",":
                 raise ValueError("a comma is missing")
+
+    def _run_of_members(self, found: dict[str, Any]) -> bool:
+        """As `_run_of_items`, of an object."""
+        text, position, scan_value = self.text, self.position, self._scan
+        try:
+            for _ in range(MOST_RUN):
+                key, end = scan_value(text, _blanks(text, position).end())  # type: ignore[union-attr]  # always matches
+                end = _blanks(text, end).end()  # type: ignore[union-attr]  # always matches
+                if key.__class__ is not str or text[end] != ":":
+                    return False
+                value, end = scan_value(text, _blanks(text, end + 1).end())  # type: ignore[union-attr]  # always matches
+                end = _blanks(text, end).end()  # type: ignore[union-attr]  # always matches
+                mark = text[end]
+                if mark not in ",}":
+                    return False
+                found[key] = value
+                self.position = position = end + 1
+                if mark == "}":
+                    return True
+        except (ValueError, StopIteration, RecursionError, IndexError):
+            pass
+        return False
 
     def _string(self, start: int) -> Steps[str]:
         """Parse a string of any length, in parts that split neither a character nor an escape."""
@@ -218,9 +323,11 @@ class _Parser:
             is_closed = end < len(chunk) and chunk[end] == 0x22
             if not is_closed:
                 end = _whole(chunk, end)
-            text, taken = _decode(chunk[:end], "strict", is_closed)
+            text, taken = _decode(chunk[:end], self._errors, is_closed)
             if not taken and not is_closed:
                 raise ValueError("it is cut off")
+            if self._scan is scan and _control(text) is not None:
+                raise ValueError("a string contains a control character")
             parts.append(scanstring(text + '"', 0, False)[0] if "\\" in text else text)
             chars += len(parts[-1])
             is_ascii = is_ascii and parts[-1].isascii()
@@ -266,6 +373,11 @@ def write_steps(value: Any) -> Steps[bytes]:
     if len(pieces) > 1:
         yield
     return b"".join(pieces)
+
+
+def write_text_steps(value: Any) -> Steps[str]:
+    """As `write_steps`, as text."""
+    return str((yield from write_steps(value)), "utf-8")
 
 
 def write_ascii_steps(value: Any) -> Steps[str]:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from relayd.wire.forwarded import UNIX, TrustedNetworks, element_address, node_of, parse_address, quoted
+from relayd.wire.forwarded import UNIX, Networks, element_address, node_of, parse_address, quoted
 from relayd.wire.forwarded_field import elements_from_last
 
 MAX_ELEMENTS = 64
@@ -54,7 +54,7 @@ class _ListResult(NamedTuple):
     host: bytes = b""
 
 
-def origin_of(peer: str, values: Callable[[bytes], list[bytes]], trusted: TrustedNetworks) -> Origin:
+def origin_of(peer: str, values: Callable[[bytes], list[bytes]], trusted: Networks) -> Origin:
     """The origin of a request. `peer` is the address of the socket, or `unix`; `values` returns all values of a field,
     in order, for a lower-case name. An untrusted peer is the client itself."""
     if peer.startswith("::ffff:"):  # IPv4 on a dual-stack socket
@@ -84,7 +84,7 @@ def _chain(entries: list[bytes], peer: str) -> bytes:
     return b", ".join([*entries, peer.encode("ascii", "replace")])
 
 
-def _read_x_forwarded_for(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _ListResult:
+def _read_x_forwarded_for(peer: str, lines: list[bytes], trusted: Networks) -> _ListResult:
     """Search X-Forwarded-For."""
     entries = b",".join(lines).rsplit(b",", MAX_ELEMENTS)
     cut = len(entries) > MAX_ELEMENTS
@@ -106,7 +106,7 @@ def _read_x_forwarded_for(peer: str, lines: list[bytes], trusted: TrustedNetwork
     return _ListResult(client, forwardable[::-1], addresses[::-1], client_position, -1 if cut else len(found))
 
 
-def _read_forwarded(peer: str, lines: list[bytes], trusted: TrustedNetworks) -> _ListResult:
+def _read_forwarded(peer: str, lines: list[bytes], trusted: Networks) -> _ListResult:
     """Search Forwarded."""
     client, is_searching, client_position = peer, True, 0
     proto = host = b""

@@ -4,7 +4,8 @@ Laws:
 1. A secret is recognised by its name and masked before formatting; values are not searched for possible keys.
 2. A name is secret if one of its words is secret (`client_secret`, `accessToken`, `X-Amz-Signature`, `user[password]`).
    Names are compared in lower case after repeated percent-decoding; in doubt the value is masked.
-3. A value that contains a URL or a query, raw or percent-encoded, is masked if that contains a secret name.
+3. A value that contains a URL, a query or JSON, raw or percent-encoded, is masked if that contains a secret name. The
+   user and password of a URL are masked (RFC 3986 3.2.1).
 4. Escaped text contains no control character, quote or backslash of the original; logged text is never decoded.
 """
 
@@ -22,26 +23,27 @@ SECRET_FIELDS = frozenset(
     ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key")
 )
 SECRET_WORDS = frozenset(
-    ("key", "apikey", "token", "secret", "password", "passwd", "pwd", "passphrase", "passcode", "auth", "oauth",
-     "authorization", "credential", "credentials", "sig", "signature", "hmac", "session", "sessionid", "accesskeyid",
-     "jwt", "saml", "assertion", "otp", "totp", "cookie", "bearer", "ticket", "verifier")
+    ("key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd", "pwd", "pw", "passphrase",
+     "passcode", "auth", "oauth", "authorization", "credential", "credentials", "sig", "signature", "signatures",
+     "hmac", "session", "sessionid", "accesskeyid", "jwt", "saml", "assertion", "otp", "totp", "cookie", "cookies",
+     "bearer", "ticket", "tickets", "verifier")
 )
 """A name that contains one of these words is secret."""
 SECRET_NAMES = frozenset(
-    ("code", "sid", "pin", "pass", "phpsessid", "jsessionid", "sessid", "samlresponse", "samlrequest", "saml_response",
+    ("code", "sid", "pin", "pass", "api_tokens", "access_tokens", "auth_tokens", "refresh_tokens",
+     "id_tokens", "phpsessid", "jsessionid", "sessid", "samlresponse", "samlrequest", "saml_response",
      "device_code", "user_code", "auth_code", "authorization_code")
 )
 """These are secret only as complete names."""
 SECRET_QUERY = SECRET_WORDS | SECRET_NAMES
-# Compounds without a separator: accesstoken, clientsecret, subscriptionkey. `monkey` does not match.
-_JOINED = re.compile(
-    r"(?:access|app|application|admin|api|auth|bearer|client|csrf|device|id|license|login|master|oauth|private|refresh|"
-    r"reset|secret|security|service|session|shared|sign|signing|subscription|user|verification|web|x)+"
-    r"(?:key|token|secret|password|passwd|pwd|signature|credentials?)"
-)
+# Compounds without a separator: accesstoken, clientsecret, openaikey. These English words are none.
+_COMPOUND = re.compile(r"[a-z]+(?:keys?|token|secrets?|passwords?|passwd|pwd|signatures?|credentials?)")
+_NO_COMPOUNDS = re.compile(r"(?:monk|donk|turk|hock|jock|whisk|lack|malark|flunk)eys?")
 _WORDS = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _NAME = re.compile(r"(?:^|[;?#])([^=;?#]*)=")
+_USERINFO = re.compile(r"(:/{1,3})[^/?#\s\"'<>]+@")  # begins at the colon: a search for the scheme is quadratic
+_MEMBER = re.compile(r"[\"']([^\"'\\]{1,256})[\"']\s{0,8}:")  # of JSON
 _QUERY = re.compile(r"\?[^\s\"'<>]*")
 _ESCAPED = re.compile("[\x00-\x1f\x7f-\x9f\"'\\\\\u2028\u2029\ud800-\udfff]")
 
@@ -65,7 +67,9 @@ def is_secret_name(name: str) -> bool:
         return True
     for part in _LETTERS.findall(name):
         joined = part.lower()
-        if joined in SECRET_WORDS or _JOINED.fullmatch(joined) is not None:
+        if joined in SECRET_WORDS:
+            return True
+        if _COMPOUND.fullmatch(joined) is not None and _NO_COMPOUNDS.fullmatch(joined) is None:
             return True
         if any(token.lower() in SECRET_WORDS for token in _WORDS.findall(part)):
             return True
@@ -86,7 +90,7 @@ def mask_query(query: str, extra: Collection[str] = ()) -> str:
     `extra` are configured names in lower case with `_` for `-`. `;`, `?` and `#` separate names, because some servers
     treat them so, but they never end a secret value.
     """
-    if "=" not in query and "%" not in query:
+    if "=" not in query and "%" not in query and ":" not in query:
         return query
     lead = "?" if query.startswith("?") else ""
     parts = query[len(lead) :].split("&")
@@ -100,14 +104,26 @@ def _mask_part(part: str, extra: Collection[str]) -> str:
     for match in _NAME.finditer(part):
         if _is_secret(match[1], extra):
             return part[: match.end()] + MASK
-    if "%" in part:  # a query within a value, or an encoded query
+    part = _USERINFO.sub(_mask_userinfo, part)
+    if "%" in part or '"' in part or "'" in part:  # a query, a URL or JSON within a value, or an encoded query
         decoded = _decoded(part)
-        for inner in decoded.split("&"):
-            for match in _NAME.finditer(inner):
-                if _is_secret(match[1], extra):
-                    name, equals, _ = part.partition("=")
-                    return name + equals + MASK if equals and not _hides(name, extra) else MASK
+        if _contains_secret(decoded, extra):
+            name, equals, _ = part.partition("=")
+            return name + equals + MASK if equals and not _hides(name, extra) else MASK
     return part
+
+
+def _mask_userinfo(match: re.Match[str]) -> str:
+    return f"{match[1]}{MASK}@"
+
+
+def _contains_secret(decoded: str, extra: Collection[str]) -> bool:
+    """True if a decoded text contains a parameter or a member with a secret name, or a URL with a user."""
+    names = [match[1] for inner in decoded.split("&") for match in _NAME.finditer(inner)]
+    names += [match[1] for match in _MEMBER.finditer(decoded)]
+    if any(_is_secret(name, extra) for name in names):
+        return True
+    return any(not match[0].endswith(f"/{MASK}@") for match in _USERINFO.finditer(decoded))
 
 
 def _hides(name: str, extra: Collection[str]) -> bool:
@@ -119,13 +135,17 @@ def _hides(name: str, extra: Collection[str]) -> bool:
 
 def mask_path(path: str) -> str:
     """A path with the values of secret names masked in its parameters (`;jsessionid=...`, RFC 3986 3.3)."""
-    if "=" not in path and "%" not in path:
+    if "=" not in path and "%" not in path and "@" not in path and '"' not in path:
         return path
-    return "/".join([_mask_part(part, ()) for part in path.split("/")])
+    path = _USERINFO.sub(_mask_userinfo, path)
+    masked = "/".join([_mask_part(part, ()) for part in path.split("/")])
+    return MASK if "%" in masked and _USERINFO.search(_decoded(masked).replace(f"/{MASK}@", "/")) else masked
 
 
 def mask_urls(text: str, extra: Collection[str] = ()) -> str:
-    """A text with the values of secret names masked in all its queries."""
+    """A text with the values of secret names masked in all its queries, and the users in its URLs."""
+    if "@" in text:
+        text = _USERINFO.sub(_mask_userinfo, text)
     return _QUERY.sub(lambda found: mask_query(found[0], extra), text) if "?" in text else text
 
 

@@ -136,8 +136,8 @@ class _Parser:
         if sign in "^$":
             raise Unsupported(start + 1, f"{sign} inside the pattern (for the character itself write \\{sign})")
         if sign == "{":
-            hint = "" if _COUNT.match(text, start) else "; for any segment of a path write [^/]+"
-            raise Unsupported(start + 1, f"a brace with nothing to repeat (for the character itself write \\{{{hint})")
+            more = "" if _COUNT.match(text, start) else "; for any segment of a path write [^/]+"
+            raise Unsupported(start + 1, f"a brace with nothing to repeat (for the character itself write \\{{{more})")
         if sign == ".":
             self.position += 1
             return Chars(EVERY)

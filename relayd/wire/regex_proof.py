@@ -14,6 +14,7 @@ Reference: Weideman et al., Analyzing matching time behavior of backtracking reg
 
 from __future__ import annotations
 
+import functools
 import heapq
 import re
 import warnings
@@ -280,8 +281,12 @@ def _normal_forms() -> dict[tuple[str, int], str]:
 _FORMS = _normal_forms()
 
 
+@functools.lru_cache(4096)
 def fault_of_regex(text: str) -> str | None:
-    """Why this pattern cannot be used for paths; None if it is proven to take linear time."""
+    """Why this pattern cannot be used for paths; None if it is proven to take linear time.
+
+    A proof takes milliseconds. The loader proves patterns in its own thread; the loop then uses the results.
+    """
     if len(text) > MAX_CHARS:
         return f"is longer than {MAX_CHARS} characters"
     if not text.isascii():

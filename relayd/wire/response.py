@@ -76,6 +76,8 @@ class ResponseShape(NamedTuple):
 
 
 _SHAPES: ShapeCache[ResponseShape] = ShapeCache()
+STATUS_BYTES = 12  # of `HTTP/1.1 200`
+MAX_FIELDS = 5000  # newer versions of libcurl refuse more by themselves
 
 
 class ResponseHead:
@@ -134,34 +136,33 @@ class BadResponse(ValueError):
     """The head is malformed; the message is for the operator's log."""
 
 
-def parse_response(lines: list[bytes]) -> ResponseHead:
-    """Parse one head, given as raw lines with their ends, the blank line last.
+def parse_response(head: bytes) -> ResponseHead:
+    """Parse one head, given as received, with its blank line.
 
     Raises BadResponse.
     """
-    head = b"".join(lines)
-    key = lines[0], len(lines)
+    key = head[:STATUS_BYTES], head.count(b"\n")
     found = _SHAPES.find(key, head)
     if found is not None:
         match, (status, reason, has_relayd_fields, has_location, chunked, length_index, media, encoded) = found
-        known = ResponseHead(status, reason)
-        known.keep = field_lines = list(match.groups())
+        known = ResponseHead.__new__(ResponseHead)  # every slot is assigned below; defaults would double the cost
+        known.status, known.reason, known.upgrade, known.trailer = status, reason, None, None
         known.has_relayd_fields, known.has_location, known.chunked = has_relayd_fields, has_location, chunked
-        if length_index >= 0:
-            known.length = int(field_lines.pop(length_index))
-        if media >= 0:
-            known.type_line = field_lines[media]
-        if encoded >= 0:
-            known.coding_line = field_lines[encoded]
+        known.keep = field_lines = list(match.groups())
+        known.length = int(field_lines.pop(length_index)) if length_index >= 0 else None
+        known.type_line = field_lines[media] if media >= 0 else b""
+        known.coding_line = field_lines[encoded] if encoded >= 0 else b""
         return known
-    response = _parse(lines, head)
+    response = _parse(head)
     if _SHAPES.learning and response.status >= 200 and response.status != 204:
-        _learn(key, lines, head, response)
+        _learn(key, head, response)
     return response
 
 
-def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
+def _parse(head: bytes) -> ResponseHead:
     """The full parser."""
+    if head.count(b"\n") > MAX_FIELDS:
+        raise BadResponse("too many fields")
     match = _HEAD.fullmatch(head)
     if match is None:
         for pattern, by in _REPAIRS:
@@ -169,12 +170,11 @@ def _parse(lines: list[bytes], head: bytes) -> ResponseHead:
         match = _HEAD.fullmatch(head)
         if match is None:
             raise BadResponse("malformed response head")
-        lines = head.splitlines(True)
     response = ResponseHead(int(match[1]), match[2])
     keep = response.keep
     coding = False
     named: frozenset[bytes] = frozenset()
-    for line in lines[1:-1]:
+    for line in head.splitlines(True)[1:-1]:
         name, _, value = line.partition(b":")
         action = _ACTIONS[name]
         if action == PASS:
@@ -228,8 +228,9 @@ def _length(response: ResponseHead, value: bytes) -> None:
         response.length = int(part)
 
 
-def _learn(key: tuple[bytes, int], lines: list[bytes], head: bytes, response: ResponseHead) -> None:
+def _learn(key: tuple[bytes, int], head: bytes, response: ResponseHead) -> None:
     """Count the form of this head, and make a shape for it once it is frequent."""
+    lines = head.splitlines(True)
     form, length_index, groups = [literal(lines[0])], -1, 0
     for line in lines[1:-1]:
         name = line.partition(b":")[0]

@@ -3,8 +3,10 @@
 Laws:
 1. The concatenation of all raw blocks and `rest` equals the input.
 2. An event is returned as soon as its blank line is complete. If that line ends with CR, a LF that arrives later
-   belongs to the next block. The parsed fields do not depend on the segmentation of the input.
-3. The sizes of lines and events are bounded, and the cost is linear in the input.
+   belongs to the next block. The parsed fields do not depend on the segmentation of the input. Blank lines without a
+   block are one event as far as they arrive together.
+3. The sizes of lines and events are bounded, and the cost is linear in the input: that of a call in its own bytes,
+   because the lines of a long block are parsed when they arrive and not when it ends.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from __future__ import annotations
 import re
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_BLANK_LINES = re.compile(rb"[\r\n]*+")
 _BOM = b"\xef\xbb\xbf"
 MOST_LINES = 65536  # of one event: short lines use many times their size in memory
+_MOST_UNPARSED = 64  # lines of an incomplete block
 
 
 class SseError(ValueError):
@@ -44,8 +48,8 @@ class SseSplitter:
     """Splits one stream; owned by the exchange that carries it."""
 
     __slots__ = (
-        "_after_cr", "_buffer", "_fast_bytes", "_first", "_line", "_lines", "_max_event", "_max_line",
-        "_scan", "keeps_raw",
+        "_after_cr", "_buffer", "_data", "_event", "_fast_bytes", "_first", "_id", "_line", "_lines", "_max_event",
+        "_max_line", "_parsed", "_scan", "keeps_raw",
     )  # fmt: skip
 
     def __init__(self, max_line: int = 1024 * 1024, max_event: int = 4 * 1024 * 1024) -> None:
@@ -53,7 +57,11 @@ class SseSplitter:
         self._buffer = bytearray()  # from the first byte of the current block
         self._line = 0  # the beginning of the current line
         self._scan = 0  # the position at which the search for its end continues
-        self._lines: list[bytes] = []
+        self._lines: list[bytes] = []  # of the current block, not yet parsed
+        self._parsed = 0  # lines of the current block before those; their fields:
+        self._event = b""
+        self._id: bytes | None = None
+        self._data: list[bytes] = []
         self._first = True
         self._after_cr = False
         self._max_line = max_line
@@ -95,21 +103,25 @@ class SseSplitter:
             if self._first:
                 self._first = False
                 line = line.removeprefix(_BOM)
+            if not line and not self._lines and not self._parsed:
+                position = line_start = _BLANK_LINES.match(buffer, position).end()  # type: ignore[union-attr]  # always matches
+            elif position - block > self._max_event:
+                raise SseError("event_size")
             if position == len(buffer) and buffer[-1] == 0x0D:
                 self._after_cr = True
-            if position - block > self._max_event:
-                raise SseError("event_size")
             if line:
-                if len(self._lines) >= MOST_LINES:
+                if len(self._lines) + self._parsed >= MOST_LINES:
                     raise SseError("event_lines")
                 self._lines.append(line)
                 continue
-            event = _parse(b"", self._lines)
+            event = self._end_of_long_block() if self._parsed else _parse(b"", self._lines)
             if self.keeps_raw or event.data is None:
                 event.raw = _cut(buffer, block, position)
             events.append(event)
             self._lines = []
             block = position
+        if len(self._lines) > _MOST_UNPARSED:
+            self._parse_lines()
         if len(buffer) - line_start > self._max_line:
             raise SseError("line_size")
         if len(buffer) - block > self._max_event:
@@ -120,6 +132,18 @@ class SseSplitter:
         self._scan = len(buffer)
         return events
 
+    def _parse_lines(self) -> None:
+        """Parse the lines that an incomplete block has until now."""
+        self._event, self._id = _fields(self._lines, self._data, self._event, self._id)
+        self._parsed += len(self._lines)
+        self._lines = []
+
+    def _end_of_long_block(self) -> Event:
+        self._parse_lines()
+        event = Event(b"", self._event, b"\n".join(self._data) if self._data else None, self._id)
+        self._parsed, self._event, self._id, self._data = 0, b"", None, []
+        return event
+
 
 def _cut(buffer: bytearray, start: int, end: int) -> bytes:
     """A part of the buffer, copied once."""
@@ -129,27 +153,27 @@ def _cut(buffer: bytearray, start: int, end: int) -> bytes:
 
 def _is_plain(data: bytes) -> bool:
     """True if the data consists of complete blocks, each followed by one blank line, of lines that end with LF."""
-    return data.endswith(b"\n\n") and data[0] != 0x0A and b"\r" not in data and b"\n\n\n" not in data
+    return data.endswith(b"\n\n") and data[0] != 0x0A and data.find(b"\r") < 0 and data.find(b"\n\n\n") < 0
 
 
 def _parse(raw: bytes, lines: list[bytes]) -> Event:
     if len(lines) == 1 and lines[0].startswith(b"data: "):
         return Event(raw, b"", lines[0][6:], None)
-    event, data, identity = b"", None, None
-    pieces: list[bytes] | None = None
+    data: list[bytes] = []
+    event, identity = _fields(lines, data, b"", None)
+    return Event(raw, event, b"\n".join(data) if data else None, identity)
+
+
+def _fields(lines: list[bytes], data: list[bytes], event: bytes, identity: bytes | None) -> tuple[bytes, bytes | None]:
+    """Append the values of data lines to `data`; return those of the event and id fields, given those so far."""
     for line in lines:
         name, _, value = line.partition(b":")
         if value.startswith(b" "):
             value = value[1:]
         if name == b"data":
-            if data is None:
-                data = value
-            elif pieces is None:
-                pieces = [data, value]
-            else:
-                pieces.append(value)
+            data.append(value)
         elif name == b"event":
             event = value
         elif name == b"id" and b"\x00" not in value:
             identity = value
-    return Event(raw, event, data if pieces is None else b"\n".join(pieces), identity)
+    return event, identity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from relayd.wire.json_steps import Steps
@@ -10,6 +11,8 @@ from relayd.wire.json_steps import Steps
 
 class Kept:
     """Keeps everything, as a store does: plain data, and never the object itself."""
+
+    must_fetch = False
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -20,6 +23,9 @@ class Kept:
     def get_steps(self, key: str) -> Steps[Any]:
         yield
         return self.get(key)
+
+    def fetch_steps(self, keys: Iterable[str]) -> Steps[None]:
+        yield
 
     def put(self, key: str, value: Any) -> None:
         self.values[key] = json.loads(json.dumps(value))
@@ -38,12 +44,17 @@ class Kept:
 class Forgetful:
     """Keeps nothing: what a first request finds."""
 
+    must_fetch = False
+
     def get(self, key: str) -> Any:
         return None
 
     def get_steps(self, key: str) -> Steps[Any]:
         yield
         return self.get(key)
+
+    def fetch_steps(self, keys: Iterable[str]) -> Steps[None]:
+        yield
 
     def put(self, key: str, value: Any) -> None:
         return None

@@ -60,6 +60,16 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
+def waited_ns(pid: int) -> int:
+    """How long the threads could run and had no processor: what others on these cores took from the process."""
+    total = 0
+    for member in tree(pid):
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{member}/task"):
+                total += int(Path(f"/proc/{member}/task/{task}/schedstat").read_text().split()[1])
+    return total
+
+
 def rss_kib(pid: int) -> int:
     """Anonymous resident memory, which is what grows."""
     total = 0
@@ -151,7 +161,7 @@ NGINX_UPSTREAM = """
 """
 RELAYD = """
 listeners:
-  public: {{address: "127.0.0.1:{port}", limits: {{connections_per_peer: 0, requests: 0}}}}
+  public: {{address: "127.0.0.1:{port}", {sharing}limits: {{connections_per_peer: 0, requests: 0}}}}
 admin: {{address: "unix:{folder}/{name}.sock"}}
 upstreams:
   bench:
@@ -166,6 +176,28 @@ routes:
   - {{name: deleted, match: {{prefix: /v1/, method: [DELETE]}}, upstream: other}}
   - {{name: llm, match: {{prefix: /v1/}}, upstream: bench, body_limit: 2GiB}}
   - {{name: rest, match: {{prefix: /}}, upstream: bench, body_limit: 2GiB}}
+telemetry:
+  access_log: {{format: json, file: "{folder}/{name}.log"}}
+  statsd: {{address: "127.0.0.1:{statsd}", prefix: relayd}}
+"""
+# An AI route that passes: by model, with a key of a consumer (in the file `key`), usage tap, JSON log and statsd.
+AI_RELAYD = """
+listeners:
+  public: {{address: "127.0.0.1:{port}", limits: {{connections_per_peer: 0, requests: 0}}}}
+admin: {{address: "unix:{folder}/{name}.sock"}}
+upstreams:
+  bench:
+    protocol: openai_chat
+    endpoints: ["http://127.0.0.1:{upstream}/v1"]
+    timeouts: {{connect: 5s, first_byte: 300s, idle: 300s}}
+    {more}
+models:
+  "claude-*": bench
+  demo: bench
+consumers:
+  team: {{bearer: {{file: "{folder}/key"}}}}
+routes:
+  - {{name: llm, match: {{prefix: /v1/}}, protocol: openai_chat, upstream: by_model, allow: [team]}}
 telemetry:
   access_log: {{format: json, file: "{folder}/{name}.log"}}
   statsd: {{address: "127.0.0.1:{statsd}", prefix: relayd}}
@@ -215,16 +247,19 @@ class Rig:
         elif peer == "aiohttp":
             script, tail = "aiohttp_uvloop.py", []
         else:
-            path = self.folder / f"{peer}.yaml"
-            statsd, more = self.statsd.getsockname()[1], VARIANTS[peer]
-            path.write_text(RELAYD.format(
-                port=port, folder=self.folder, upstream=upstream, statsd=statsd, name=peer, more=more
-            ))
-            command = [self.python, "-m", "relayd", "run", "-c", str(path)]
-            return start(peer, command, port, PROXY_CORE, self.folder)
+            return start(peer, self.relayd(peer, port, upstream, VARIANTS[peer]), port, PROXY_CORE, self.folder)
         python = self.python if peer == "tornado" else self.peer_python
         command = [python, str(HERE / "peers" / script), str(port), f"http://127.0.0.1:{upstream}", *tail]
         return start(peer, command, port, PROXY_CORE, self.folder)
+
+    def relayd(self, name: str, port: int, upstream: int, more: str = "", sharing: str = "") -> list[str]:
+        """Write a configuration, and return the command of a relayd for it. `sharing`: keys of its listener."""
+        path = self.folder / f"{name}.yaml"
+        path.write_text(RELAYD.format(
+            port=port, folder=self.folder, upstream=upstream, statsd=self.statsd.getsockname()[1], name=name, more=more,
+            sharing=sharing,
+        ))
+        return [self.python, "-m", "relayd", "run", "-c", str(path)]
 
     @contextlib.contextmanager
     def running(self, peer: str, upstream: int, *, max_clients: int = 0) -> Iterator[Running]:

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from tests.bench import nasty, small, streams, translate
+from tests.bench import nasty, nasty_answers, scale, small, streams, translate
 from tests.bench.rig import LOAD_CORE, VARIANTS, Rig, has
 
 Row = dict[str, Any]
@@ -95,6 +95,16 @@ def run_nasty(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[R
     return nasty.measure(rig, options.quick)
 
 
+def run_nasty_answers(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """What one nasty answer, or one large stored response, costs everybody else."""
+    return nasty_answers.measure(rig, options.quick)
+
+
+def run_scale(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """Two instances on one port, on two cores, beside one."""
+    return scale.measure(rig, options.rounds or (2 if options.quick else 6), 2 if options.quick else 4)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[Row]], str]] = {
     "small": (run_small, "cpu_us_c64"),
     "resilience": (run_resilience, "cpu_us_c64"),
@@ -108,6 +118,8 @@ SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[R
     "dialects": (run_dialects, "us_small"),
     "halves": (run_halves, "us_chunk"),
     "nasty": (run_nasty, "worst_ms"),
+    "nasty_answers": (run_nasty_answers, "worst_ms"),
+    "scale": (run_scale, "cpu_us"),
 }
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from relayd import registry
+from relayd.cli.doctor.examination import CHECKS, all_checks
 from relayd.cli.main import COMMANDS, DESCRIPTION, EXIT_CODES, help_of, parser_of, verbs
 
 SIGNALS = (
@@ -29,17 +30,54 @@ PAGES = (
     ("/ping", "Responds immediately, without any check."),
     ("/status", "The data of \\fBrelayd status\\fR, as JSON."),
     ("/upstreams", "Every endpoint with its state, breaker, health and load; the data of \\fBrelayd upstreams\\fR."),
+    ("/limits", "Every rate and budget, the most used ones first; the data of \\fBrelayd limits\\fR."),
     ("/queue", "Every limit, and the waiting requests in order of admission; the data of \\fBrelayd queue\\fR."),
     ("/streams", "Every exchange in flight, oldest first; the data of \\fBrelayd streams\\fR."),
+    ("/keys", "The keys of \\fBrelayd keys\\fR, without their digests: at most 1000, the valid ones first, each with its "
+     "settings, and with the reason if the configuration does not accept it."),
+    ("/sessions, /sessions/ID", "The sessions of clients, at most 10000, and one of them with its document; the data of "
+     "\\fBrelayd sessions\\fR. Over a route only with \\fBadmin_write: true\\fR."),
+    ("/sessions/forget, /sessions/import", "POST: the actions of \\fBrelayd sessions\\fR, with a JSON body."),
     ("/events", "Server-sent events: the status once a second, as events \\fBstatus\\fR, for at most 100 clients. A slow "
      "client misses some. Over a route the stream ends when a newer configuration is in force or relayd drains; "
      "a browser's EventSource reconnects."),
+    ("/records", "The access records as they are written, one JSON object per line, for at most 20 clients; over a route only "
+     "with \\fBadmin_write: true\\fR. A slow client misses some, and is told how many; the data of \\fBrelayd tail\\fR."),
     ("/upstreams/NAME/endpoints/ADDRESS/ACTION", "POST: \\fBdrain\\fR, \\fBdisable\\fR, \\fBenable\\fR, "
      "\\fBbreaker/open\\fR or \\fBbreaker/reset\\fR; the address percent-encoded. Kept over reloads."),
-    ("/metrics", "Metrics in the text format of Prometheus; see \\fBrelayd-metrics\\fR(7)."),
+    ("/streams/ID/cancel", "POST: end an exchange; its client gets an error or an incomplete response, and its record the "
+     "code \\fBstopped\\fR."),
+    ("/state/show, /state/dry/CONSUMER, /state/forget/CONSUMER", "POST: what is held about consumers, and its deletion, as "
+     "\\fBrelayd state\\fR does; the consumer percent-encoded."),
+    ("/dashboard/", "The dashboard, a page for browsers; see DASHBOARD."),
+    ("/openapi.json, /api/docs, /api/redoc", "The OpenAPI 3.1 document of the admin application and of what the AI fronts of "
+     "the configuration in force accept, and two pages made from it: with forms that send a request with a key, and for "
+     "reading. Without \\fBallow\\fR the route shows names of routes to everybody."),
+    ("/metrics", "Metrics in the text format of Prometheus, or in OpenMetrics if the client prefers it; see \\fBrelayd-metrics\\fR(7)."),
     ("/reload", "POST: reload, like \\fBrelayd reload\\fR; 200 if accepted, 422 with every fault if refused."),
     ("/diff, /reopen, /upgrade", "POST: the actions of \\fBrelayd diff\\fR, \\fBrelayd reopen\\fR and \\fBrelayd upgrade\\fR."),
     ("/api/health, /api/ping", "Health with the URL of the first upstream, and ping, for clients that use these paths."),
+)
+DASHBOARD = (
+    "The page \\fI/dashboard/\\fR of the admin application shows, live: streams under way, endpoints with breaker, health,",
+    "load, percentiles of the last 200 responses and errors by outcome, limits and queues, rates and budgets, requests,",
+    "tokens and cost of the last hour, the last failures, certificates, and the generations of this process. With",
+    "\\fBadmin_write: true\\fR it drains, disables and enables endpoints, resets breakers and cancels streams.",
+    ".PP",
+    "On a listener it needs a route with \\fBallow\\fR:",
+    "\\fB{name: pages, match: {prefix: /dashboard/}, upstream: admin, allow: [ops], admin_write: true}\\fR.",
+    "A browser signs in with the key of a consumer that the route allows, and gets a cookie (HttpOnly, SameSite=Strict,",
+    "Secure over TLS) that is valid for eight hours. Wrong keys are counted like those in requests. The session ends with the",
+    "revocation of its key, the removal of its consumer, and the end of the process; sessions are in the memory of one",
+    "process, so of several instances on one port only one should have the route. Actions need a token of the session and",
+    "are refused if another site has caused them. Requests with the key in a header field need no session.",
+    ".PP",
+    "Without a route: \\fBssh -L 8080:/run/relayd/admin.sock HOST\\fR, then \\fIhttp://localhost:8080/dashboard/\\fR. Whoever may",
+    "use the socket needs no key; browsers reach it as localhost only.",
+    ".PP",
+    "All tabs of a browser share one event stream where the browser permits it (HTTPS or localhost). At most 50 streams are",
+    "open, and 6 of one session: then the answer is 503 or 429 with Retry-After. A page that does not read misses changes and",
+    "is disconnected after a minute.",
 )
 ENVIRONMENT = (
     ("NOTIFY_SOCKET, WATCHDOG_USEC", "Readiness, reloads, status and watchdog messages for the service manager; see "
@@ -62,6 +100,10 @@ FILES = (
     ("/etc/relayd/keys/", "Keys, one per file, readable by the group relayd."),
     ("/etc/relayd.tests.yaml", "Requests and expectations for \\fBrelayd test\\fR."),
     ("/run/relayd/admin.sock", "The admin socket; of an instance \\fI/run/relayd-NAME/admin.sock\\fR."),
+    ("/var/lib/relayd/ledger.sqlite", "The sums of \\fBrelayd spend\\fR, written every second: a relayd that is killed loses "
+     "at most this second. A file that cannot be read "
+     "is renamed with the time and never deleted. Several processes add to one file."),
+    ("/var/lib/relayd/keys/", "The key store of \\fBrelayd keys\\fR: digests, no keys. All instances share it."),
     ("/var/lib/relayd/generations/", "The last accepted configurations; of an instance below "
      "\\fI/var/lib/relayd/NAME\\fR."),
     ("/usr/share/doc/relayd/handbook.md.gz", "The operator's handbook: first minute, reload, upgrade, sizing, "
@@ -141,6 +183,8 @@ def page() -> str:
     ]
     for verb in verbs():
         lines += command(verb)
+    checks = tuple((name, escaped(" ".join(registry.entry(CHECKS, name).split()))) for name in all_checks())
+    lines += listed("CHECKS OF RELAYD DOCTOR", checks)
     lines += listed("SIGNALS", SIGNALS)
     lines += [
         ".SH ADMIN APPLICATION",
@@ -150,12 +194,12 @@ def page() -> str:
     ]
     for name, meaning in PAGES:
         lines += [".TP", f"\\fB{name}\\fR", meaning]
-    lines += [".SH EXIT STATUS"]
+    lines += [".SH DASHBOARD", *DASHBOARD, ".SH EXIT STATUS"]
     for code, meaning in EXIT_CODES:
         lines += [".TP", f"\\fB{code}\\fR", escaped(sentence(meaning))]
     lines += listed("ENVIRONMENT", ENVIRONMENT)
     lines += listed("FILES", FILES)
-    others = ("relayd.yaml(5)", "relayd-protocols(7)", "relayd-metrics(7)", "systemctl(1)")
+    others = ("relayd.yaml(5)", "relayd-protocols(7)", "relayd-metrics(7)", "relayd-sessions(7)", "relayd-migration(7)", "systemctl(1)")
     lines += [".SH SEE ALSO", ", ".join("\\fB" + other.replace("(", "\\fR(") for other in others)]
     return "\n".join(lines) + "\n"
 

@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
 import sys
+from typing import Any
+
+import yaml
 
 from relayd import registry
 from relayd.schema.manual import escape
 from relayd.telemetry.metrics import SERIES
 from relayd.telemetry.names import BUCKETS_S, LABELS, Metric
 from relayd.telemetry.sink import SINKS, declared
+
+RULES = pathlib.Path(__file__).parents[2] / "conf/monitoring/relayd.rules.yml"
 
 PURPOSE = """\
 .PP
@@ -20,6 +27,20 @@ exports the following metrics. Sinks send or expose them; they are configured un
 .B telemetry
 in
 .BR relayd.yaml (5).
+"""
+
+MONITORING = """\
+.PP
+The folder /usr/share/relayd/monitoring contains
+.B relayd.rules.yml
+(recording rules and alerts for Prometheus),
+.B grafana\\-board.json
+(a board for Grafana, which uses the recording rules) and
+.B statsd_exporter.yml
+(a mapping for Prometheus\\(aq statsd_exporter). The scrape job must be named relayd, or begin with this word. Prometheus reads
+/metrics over a route with
+.BR "upstream: admin" .
+The alerts are:
 """
 
 CARDINALITY = """\
@@ -56,6 +77,20 @@ def sink(kind: str) -> list[str]:
     return [f".SH {kind.upper()}", *(line for text in paragraphs for line in (".PP", escape(" ".join(text.split()))))]
 
 
+def alerts() -> list[dict[str, Any]]:
+    """The alerts of the package."""
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+
+def alert(rule: dict[str, Any]) -> list[str]:
+    """One alert: name, severity, duration, and its summary with the names of labels in capitals."""
+    summary = re.sub(r"{{ *\$labels\.(\w+) *}}", lambda found: found[1].upper(), rule["annotations"]["summary"])
+    summary = re.sub(r"{{ *\$value[^}]*}}", "VALUE", summary)
+    lasting = f", after {rule['for']}" if "for" in rule else ""
+    return [".TP", f".B {rule['alert']}", roff(f"{rule['labels']['severity']}{lasting}. {summary}.")]
+
+
 def page() -> str:
     """The whole page."""
     labels = "\n".join(f".TP\n.B {roff(name)}\n{roff(doc)}" for name, doc in LABELS.items())
@@ -70,6 +105,7 @@ def page() -> str:
         *(line for kind in registry.kinds(SINKS) for line in sink(kind)),
         ".SH BUCKETS", ".PP", f"Timers are counted in buckets up to {buckets} seconds.",
         ".SH CARDINALITY", CARDINALITY.format(series=SERIES).rstrip(),
+        ".SH MONITORING", MONITORING.rstrip(), *(line for rule in alerts() for line in alert(rule)),
         ".SH SEE ALSO", ".BR relayd (8),", ".BR relayd.yaml (5)", "",
     ])
 

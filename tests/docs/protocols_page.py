@@ -19,7 +19,9 @@ from tests.docs.samples import Answered, Sample
 
 DESCRIPTION = (
     "If a client and its upstream speak the same dialect, `relayd` passes the bytes of requests and responses through "
-    "unchanged, except for the model name and the key if configured. Otherwise a request is parsed to a canonical form "
+    "unchanged, except for the model name and the key if configured, and for what `relayd` wrote into earlier responses "
+    "(unsigned thinking, reasoning and item ids of translated responses), which is removed. Other requests, "
+    "and requests that refer to a response or summary that only `relayd` has, are parsed to a canonical form "
     "and written in the dialect of the upstream, and the response is translated in the same way, streamed or plain. "
     "`protocol` of the route is the dialect of its clients, `protocol` of the upstream the dialect of its endpoints; "
     "see `relayd.yaml`(5).",

@@ -149,3 +149,16 @@ def test_allow_stands_before_all_of_it(alone: Relay) -> None:
     for method, path in ((b"GET", b"/in/events"), (b"POST", b"/in/reload"), (b"PUT", b"/in/x"), (b"GET", b"/read/status")):
         with alone.client() as client:
             assert client.ask(request(path, method=method)).status == 401
+
+
+def test_a_page_of_another_site_cannot_request_an_action(alone: Relay) -> None:
+    """A proxy before relayd may add the key to the requests of a browser, or the browser sends a client certificate."""
+    target = request(b"/in/reload", AUTH, b"Connection: close", method=b"POST", host=b"relayd.test")
+    for fields, status in (
+        (b"Origin: https://evil.test", 403), (b"Origin: null", 403), (b"Sec-Fetch-Site: cross-site", 403),
+        (b"Origin: http://relayd.test", 200), (b"Sec-Fetch-Site: same-origin\r\nOrigin: https://public.test", 200),
+    ):
+        with alone.client() as client:
+            message = client.ask(target.replace(AUTH, AUTH + b"\r\n" + fields))
+            assert message.status == status, (fields, message.body)
+            assert (json.loads(message.body).get("error", {}).get("code") == "cross_site") is (status == 403)

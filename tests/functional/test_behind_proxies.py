@@ -57,7 +57,7 @@ def test_what_is_hashed_by_client_is_spread_over_the_endpoints(form: str, folder
             "endpoints": [one.url for one in four], "balance": "consistent_hash", "hash": {"by": ["client"]},
         }}}  # fmt: skip
         with Relay(folder, four[0].url, change) as relay:
-            homes = [{get(relay, b"/x", client_line(form, number)).body for _ in range(3)} for number in range(24)]
+            homes = [{get(relay, b"/x", client_line(form, number)).body for _ in range(3)} for number in range(120)]
             assert all(len(home) == 1 for home in homes)
             assert len(set().union(*homes)) == 4
 

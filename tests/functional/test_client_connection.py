@@ -204,8 +204,8 @@ def test_early_hints_reach_the_client_before_the_answer(relay: Relay, upstream: 
     upstream.script = script
     with relay.client() as client:
         client.send(request())
-        hint = client.head()
-        assert hint.status == 103 and hint.get("link") == b"</style.css>; rel=preload"
+        interim = client.head()
+        assert interim.status == 103 and interim.get("link") == b"</style.css>; rel=preload"
         go.set()
         assert client.answer().body == b"hello"
 

@@ -35,12 +35,13 @@ PLANTED = {
         "    globals()[_name] = _planted(_name.encode(), globals()[_name])\n"
     ),
     "proxy/exchange.py": RAISES + (
-        "for _name in ('attempt_begins_response', 'attempt_completed', 'enforce_timeouts', 'annotate_head'):\n"
+        "for _name in ('attempt_begins_response', 'attempt_completed', 'annotate_head'):\n"
         "    setattr(Exchange, _name, _planted(_name.encode(), getattr(Exchange, _name)))\n"
         "error_answer = _planted_answer = (lambda inner: lambda fault, route, head, *more: (_ for _ in ()).throw(\n"
         "    AttributeError('planted in error_answer')) if head.get(b'x-fault') == b'error_answer' else\n"
         "    inner(fault, route, head, *more))(error_answer)\n"
     ),
+    "proxy/sweep.py": RAISES + "enforce_timeouts = _planted(b'enforce_timeouts', enforce_timeouts)\n",
     "proxy/body_inspection.py": (
         "\n\ndef _scan(self, inner=BodyInspection._scan):\n"
         "    if self._exchange.head.get(b'x-fault') == b'inspection' and self._on_inspected is not None:\n"

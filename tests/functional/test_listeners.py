@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import socket
 import ssl
@@ -108,12 +110,28 @@ def test_a_large_answer_passes_over_tls(house: Any, upstream: Upstream) -> None:
 
 
 def test_plain_http_on_the_tls_port_and_silence_are_let_go(house: Any, upstream: Upstream) -> None:
-    _, _, ports, _ = house
+    relay, _, ports, _ = house
     for data in (request(), b"", b"\x16\x03"):
         with Client(("127.0.0.1", ports["tls"])) as client:
             client.send(data)
             assert client.ended()
     assert upstream.nothing_came()
+    until(lambda: b"plain HTTP to a TLS listener" in relay.error_file.read_bytes())
+    assert b"SSL Error" not in relay.error_file.read_bytes()
+
+
+def test_a_renewed_certificate_is_named_by_the_reload(tmp_path: Path, upstream: Upstream) -> None:
+    cert, key = make_certificate(tmp_path, "one.test")
+    listeners = {"public": {"tls": {"certificates": [{"cert": cert, "key": key}]}}}
+    with Relay(tmp_path / "r", upstream.url, {"listeners": listeners}) as relay:
+        make_certificate(tmp_path, "one.test")
+        code, body = relay.admin("/reload", "POST")
+        answer, where = json.loads(body), "~ listeners.public.tls.certificates[0]"
+        assert (code, answer["generation"]) == (200, 2)
+        assert answer["changes"] == [f"{where}.cert: {cert} changed", f"{where}.key: {key} changed"]
+        assert json.loads(relay.admin("/reload", "POST")[1])["changes"] == []
+        with relay.client(tls=trusting(cert), server_name="one.test") as client:
+            assert client.ask(request(b"/new")).status == 200
 
 
 def test_clients_that_leave_before_the_tls_handshake_are_no_event(house: Any, upstream: Upstream) -> None:
@@ -219,8 +237,8 @@ def test_out_of_descriptors_it_stops_accepting_without_spinning_and_recovers(tmp
             for _ in range(200):
                 hoard.append(connect(relay.address))
             until(lambda: b"listener_paused" in relay.output())
-            before, began = relay.cpu_s(), time.monotonic()
-            time.sleep(1)
+            before, began, waits = relay.cpu_s(), time.monotonic(), relay.waits()
+            until(lambda: relay.waits() >= waits + 20, what="a loop that waits for events")
             assert relay.cpu_s() - before < 0.25 * (time.monotonic() - began), "it spins"
             assert kept.ask(request(b"/still")).status == 200
             assert relay.admin("/health")[0] == 200
@@ -241,3 +259,18 @@ def test_five_hundred_idle_connections_do_not_disturb(tmp_path: Path, upstream: 
         finally:
             for sock in hoard:
                 sock.close()
+
+
+def test_out_of_descriptors_the_admin_socket_does_not_spin(tmp_path: Path, upstream: Upstream) -> None:
+    """Its clients wait, as those of a listener."""
+    with Relay(tmp_path / "r", upstream.url, nofile=64) as relay:
+        with contextlib.ExitStack() as hoard:
+            for _ in range(200):
+                hoard.enter_context(connect(relay.address))
+            for _ in range(60):
+                hoard.enter_context(connect(relay.admin_path))
+            until(lambda: relay.descriptors() == 64)
+            before, began, waits = relay.cpu_s(), time.monotonic(), relay.waits()
+            until(lambda: relay.waits() >= waits + 20, what="a loop that waits for events")
+            assert relay.cpu_s() - before < 0.25 * (time.monotonic() - began), "it spins"
+        until(lambda: relay.admin("/health")[0] == 200, what="recovery")

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, chunk, request
@@ -25,11 +26,6 @@ from tests.functional.harness.relay import ROOT, Relay
 from tests.functional.harness.upstream import Peer, Upstream
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def interruptible() -> None:
-    """Whoever runs the tests in the background has them ignore the interrupt, and all that they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(relay: Relay, *words: str) -> tuple[int, str, str]:
@@ -157,7 +153,7 @@ def test_on_a_terminal_watching_draws_over_and_ends_well_by_an_interrupt(relay: 
         process = subprocess.Popen(
             [sys.executable, "-m", "relayd", "status", "--watch", "100ms", "--socket", relay.admin_path], stdin=inner,
             stdout=inner, stderr=inner, cwd=relay.folder, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}, preexec_fn=interruptible,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
         )
         os.close(inner)
         seen = b""
@@ -194,3 +190,25 @@ def test_without_a_terminal_watching_repeats(relay: Relay) -> None:
 
 def test_where_nothing_is_limited_queue_says_so(relay: Relay) -> None:
     assert command(relay, "queue")[:2] == (0, "nothing is limited\n")
+
+
+def test_the_gauges_of_what_a_reload_removes_disappear(upstream: Upstream, tmp_path: Path) -> None:
+    """A series that is not set any more shows its last value for ever: a dashboard would show streams that have ended."""
+    change = {"upstreams": {"gone": {"endpoints": [upstream.url], "limits": {"requests": 3}}},
+              "listeners": {"gone": {"address": f"127.0.0.1:{free_port()}"}},
+              "routes": [{"name": "gone", "match": {"prefix": "/gone/"}, "upstream": "gone", "limits": {"requests": 2}},
+                         {"name": "all", "match": {"prefix": "/"}, "upstream": "up"}]}
+
+    def gauges(relay: Relay) -> set[str]:
+        text = relay.admin("/metrics")[1].decode()
+        kinds = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE"))
+        series = [line.split("{") for line in text.splitlines() if "{" in line]
+        return {name for name, labels in series if "gone" in labels and kinds.get(name) == "gauge"}
+
+    with Relay(tmp_path / "one", upstream.url, change) as relay:
+        with relay.client() as client:
+            assert client.ask(request(b"/gone/x")).status == 200
+            assert {"relayd_upstream_exchanges", "relayd_listener_connections"} <= gauges(relay)
+        relay.write({"upstreams": {"gone": None}, "listeners": {"gone": None}, "routes": relay.config["routes"][1:]})
+        assert relay.admin("/reload", "POST")[0] == 200
+        assert gauges(relay) == set()

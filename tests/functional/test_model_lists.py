@@ -13,7 +13,7 @@ import pytest
 from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import Relay
-from tests.functional.harness.upstream import Peer, Upstream
+from tests.functional.harness.upstream import Peer, Upstream, saying
 
 LISTS: dict[str, tuple[str, bytes, Any]] = {
     "openai_chat": ("/v1", b"/v1/models", {"object": "list", "data": [{"id": "chat-1"}, {"id": "other/x"}]}),
@@ -130,3 +130,79 @@ def test_status_tells_how_many_there_are_and_a_list_survives_failures_and_reload
     assert sorted(names(relay)) == sorted(LISTED)
     endpoints = {one["name"]: one["endpoints"][0] for one in relay.status()["upstreams"]}
     assert endpoints["ollama"]["available"] and endpoints["ollama"]["breaker"] == "closed"
+
+
+# ---- lists that pass, for a consumer that may not use all models
+
+PASSED: dict[str, tuple[bytes, Any, Any]] = {
+    "openai_chat": (
+        b"/v1/models", {"object": "list", "data": [{"id": "gpt-1", "price": 1.50}, {"id": "hidden"}, {"object": "model"}]},
+        {"object": "list", "data": [{"id": "gpt-1", "price": 1.50}]},
+    ),
+    "anthropic_messages": (
+        b"/v1/models?limit=9", {"data": [{"id": "hidden"}, {"id": "gpt-2"}], "has_more": False, "first_id": "hidden", "last_id": "gpt-2"},
+        {"data": [{"id": "gpt-2"}], "has_more": False, "first_id": "gpt-2", "last_id": "gpt-2"},
+    ),
+    "gemini": (
+        b"/v1beta/models", {"models": [{"name": "models/hidden"}, {"name": "models/gpt-3"}], "nextPageToken": "x"},
+        {"models": [{"name": "models/gpt-3"}], "nextPageToken": "x"},
+    ),
+    "ollama": (b"/api/tags", {"models": [{"name": "gpt-4:7b", "model": "gpt-4:7b"}, {"name": "hidden"}]}, {"models": [{"name": "gpt-4:7b", "model": "gpt-4:7b"}]}),
+}
+JSON = b"Content-Type: application/json"
+
+
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, Upstream]]:
+    folder = tmp_path_factory.mktemp("passing")
+    for name in ("all", "some"):
+        (folder / name).write_text(f"key-of-{name}")
+        (folder / name).chmod(0o600)
+    with Upstream() as upstream:
+        config = {
+            "upstreams": {name: {"protocol": name, "endpoints": [upstream.url + LISTS[name][0]]} for name in PASSED},
+            "consumers": {"all": {"key": {"file": str(folder / "all")}}, "some": {"key": {"file": str(folder / "some")}, "models": ["gpt-*"]}},
+            "routes": [
+                {"name": name, "match": {"prefix": "/", "header": {"x-kind": name}}, "protocol": name, "upstream": name, "allow": ["all", "some"]}
+                for name in PASSED
+            ],
+        }
+        with Relay(folder / "r", upstream.url, config) as relay:
+            yield relay, upstream
+
+
+def listed(passing: tuple[Relay, Upstream], kind: str, target: bytes, body: bytes, *lines: bytes, who: bytes = b"some") -> Message:
+    relay, upstream = passing
+    upstream.script = saying(answer(body, *(lines or (JSON,))))
+    with relay.client() as client:
+        return client.ask(request(target, b"x-kind: " + kind.encode(), b"Authorization: Bearer key-of-" + who, b"Accept-Encoding: gzip"))
+
+
+@pytest.mark.parametrize("kind", PASSED)
+def test_a_list_that_passes_names_only_the_models_of_the_consumer(kind: str, passing: tuple[Relay, Upstream]) -> None:
+    target, told, expected = PASSED[kind]
+    body = json.dumps(told).encode()
+    found = listed(passing, kind, target, body, JSON, b'ETag: "whole"')
+    assert json.loads(found.body) == expected and b"hidden" not in found.body
+    assert found.get("etag") is None and found.get("content-length") == str(len(found.body)).encode()
+    assert passing[1].heads[-1].get("accept-encoding") == b"identity"
+    everything = listed(passing, kind, target, body, who=b"all")
+    assert everything.body == body
+
+
+def test_a_long_list_is_filtered_too_and_a_hidden_model_is_not_described(passing: tuple[Relay, Upstream]) -> None:
+    whole = [{"id": f"{'gpt' if number % 2 else 'hidden'}-{number}", "description": "x" * 200} for number in range(3000)]
+    found = listed(passing, "openai_chat", b"/v1/models", json.dumps({"data": whole}).encode())
+    assert json.loads(found.body) == {"data": whole[1::2]}
+    assert listed(passing, "openai_chat", b"/v1/models/hidden", b"{}").status == 403
+    assert listed(passing, "openai_chat", b"/v1/models/gpt-1", b"{}").status == 200
+
+
+@pytest.mark.parametrize(("body", "lines"), [
+    (b"[{]", (JSON,)), (b'{"hidden": 1}', (JSON,)), (b"hidden", (b"Content-Type: text/plain",)),
+    (b'{"data": [{"id": "hidden"}]}', (JSON, b"Content-Encoding: x-own")), (b'{"data": ["' + b"x" * (5 << 20) + b'"]}', (JSON,)),
+], ids=["no JSON", "no list", "a text", "compressed", "too large"])  # fmt: skip
+def test_a_list_that_cannot_be_read_is_an_error(body: bytes, lines: tuple[bytes, ...], passing: tuple[Relay, Upstream]) -> None:
+    found = listed(passing, "openai_chat", b"/v1/models", body, *lines)
+    assert found.status == 502 and b"hidden" not in found.body
+    assert json.loads(found.body)["error"]["code"] == "upstream_unreadable"

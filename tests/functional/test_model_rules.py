@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.functional.harness.client import Client
+from tests.functional.harness.dialects.turns import Turns
 from tests.functional.harness.message import Message, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Upstream
@@ -32,6 +33,10 @@ def config(folder: Path, url: str) -> dict[str, Any]:
             {"name": "plain", "match": {"prefix": "/plain/"}, "upstream": "open"},
             {"name": "dialect", "match": {"prefix": "/dialect/"}, "upstream": "chat", "strip_prefix": "/dialect"},
             {"name": "by_model", "match": {"prefix": "/by_model/"}, "protocol": "openai_chat", "upstream": "by_model", "strip_prefix": "/by_model"},
+            {"name": "reads", "match": {"prefix": "/methods/", "method": ["GET"]}, "upstream": "open"},
+            {"name": "writes", "match": {"prefix": "/methods/"}, "upstream": "vip", "allow": ["vip"]},
+            {"name": "socket_vip", "match": {"prefix": "/socket/", "model": ["gpt-vip*"]}, "upstream": "responses", "allow": ["vip"], "strip_prefix": "/socket"},
+            {"name": "socket", "match": {"prefix": "/socket/"}, "upstream": "responses", "strip_prefix": "/socket"},
             {"name": "vip", "match": {"model": ["gpt-vip*", "ultra*"]}, "upstream": "vip", "allow": ["vip"]},
             {"name": "open", "match": {"prefix": "/"}, "upstream": "open"},
         ],
@@ -130,6 +135,13 @@ def test_a_body_that_relayd_cannot_read_is_refused(fields: tuple[bytes, ...], re
     assert upstream.requests.empty()
 
 
+@pytest.mark.parametrize(("path", "name"), [(CHAT, "GPT-VIP"), (CHAT, "Gpt-vip-2"), ("/v1beta/models/ULTRA:generateContent", "")])
+def test_a_name_in_another_case_is_the_same_model(path: str, name: str, relay: Relay, upstream: Upstream) -> None:
+    told = ask(relay, path, b'{"model":"%s"}' % name.encode() if name else b"{}", JSON)
+    assert told.status == 403, told.body
+    assert upstream.requests.empty()
+
+
 VIP_FIELD = ('name="model"', b"gpt-vip")
 FORMS = {
     "two fields": form(('name="model"', b"cheap"), VIP_FIELD), "two fields, the other first": form(VIP_FIELD, ('name="model"', b"cheap")),
@@ -162,7 +174,8 @@ def test_a_form_that_readers_could_dispute_reaches_nobody_whole(name: str, path:
 def test_a_path_that_names_a_model_is_read_as_the_endpoint_reads_it(path: str, relay: Relay, upstream: Upstream) -> None:
     told = ask(relay, path, b'{"contents":[]}', JSON)
     assert told.status in (400, 403), told.body
-    assert upstream.requests.empty()
+    came = list(upstream.requests.queue)  # perhaps the beginning of a refused form of another test
+    assert all(FORM.encode() in message.start for message in came)
 
 
 OLLAMAS = {
@@ -256,3 +269,116 @@ def test_only_the_name_changes_in_a_large_body(relay: Relay, upstream: Upstream)
     assert ask(relay, "/by_model" + CHAT, body, JSON).status == 200
     sent = upstream.requests.get(timeout=5).body
     assert sent == body.replace(b'"cheap"', b'"small"').replace(b'"stream":true', b'"stream":true,"stream_options":{"include_usage":true}')
+
+
+EMPTY = b'{"messages":[]}'
+OTHER_PLACES = {
+    "OpenRouter's list": (CHAT, b'{"model":"cheap","models":["gpt-vip"]}', ()), "OpenRouter's list alone": (CHAT, b'{"models":["gpt-vip"],"messages":[]}', ()),
+    "OpenRouter's choice": (CHAT, b'{"model":"cheap","route":"fallback"}', ()), "OpenRouter's preset": (CHAT, b'{"model":"cheap","preset":"vip"}', ()),
+    "LiteLLM's fallbacks": (CHAT, b'{"model":"cheap","fallbacks":["gpt-vip"]}', ()), "what LiteLLM merges": (CHAT, b'{"model":"cheap","extra_body":{"model":"gpt-vip"}}', ()),
+    "what LiteLLM merges, a list": (CHAT, b'{"model":"cheap","extra_body":{"models":["gpt-vip"]}}', ()),
+    "the query": (CHAT + "?model=gpt-vip", EMPTY, ()), "the query beside a body": (CHAT + "?model=gpt-vip", b'{"model":"cheap"}', ()),
+    "the query twice": (CHAT + "?model=cheap&model=gpt-vip", EMPTY, ()), "the query in capitals": (CHAT + "?Model=gpt-vip", EMPTY, ()),
+    "the query in escapes": (CHAT + "?%6dodel=gpt%2Dvip", EMPTY, ()), "the query behind a semicolon": (CHAT + "?a=1;model=gpt-vip", EMPTY, ()),
+    "Azure": ("/openai/deployments/gpt-vip/chat/completions?api-version=1", EMPTY, ()), "Azure beside a body": ("/openai/deployments/gpt-vip/embeddings", b'{"model":"cheap"}', ()),
+    "Azure in capitals": ("/OPENAI/Deployments/gpt-vip/chat/completions", EMPTY, ()), "Azure in escapes": ("/openai/deployments/%67pt-vip/chat/completions", EMPTY, ()),
+    "Azure with a backslash": ("/openai\\deployments/gpt-vip/chat/completions", EMPTY, ()), "an engine": ("/v1/engines/gpt-vip/completions", b'{"prompt":"a"}', ()),
+    "a tuned model": ("/v1beta/tunedModels/ultra:generateContent", b"{}", ()), "Vertex": ("/v1/projects/p/locations/l/publishers/google/models/ultra:predict", b"{}", ()),
+    "an endpoint of Vertex": ("/v1/projects/p/locations/l/endpoints/ultra:predict", b"{}", ()), "Bedrock": ("/model/gpt-vip/converse", b"{}", ()),
+    "Triton": ("/v2/models/gpt-vip/infer", b"{}", ()), "Google's longer name": (CHAT, b'{"model":"models/gpt-vip"}', ()),
+    "Azure Machine Learning": (CHAT, b'{"model":"cheap"}', (b"azureml-model-deployment: gpt-vip",)), "a gateway": (CHAT, EMPTY, (b"X-Gateway-Model-Name: gpt-vip",)),
+    "SageMaker": ("/endpoints/x/invocations", EMPTY, (b"X-Amzn_SageMaker-Target-Model: gpt-vip",)), "a short name": (CHAT, b'{"model":"cheap"}', (b"x-model: gpt-vip",)),
+    "a session": ("/v1/realtime/client_secrets", b'{"session":{"type":"realtime","model":"gpt-vip"}}', ()),
+    "a session twice": ("/v1/realtime/client_secrets", b'{"session":{"model":"a"},"Session":{"model":"gpt-vip"}}', ()),
+    "a session of transcription": ("/v1/realtime/client_secrets", b'{"session":{"type":"transcription","audio":{"input":{"transcription":{"model":"gpt-vip"}}}}}', ()),
+    "the older session of transcription": ("/v1/realtime/transcription_sessions", b'{"input_audio_transcription":{"model":"gpt-vip"}}', ()),
+    "an evaluation": ("/v1/evals/e1/runs", b'{"data_source":{"type":"completions","model":"gpt-vip"}}', ()),
+    "a counted request": ("/v1beta/models/cheap:countTokens", b'{"generateContentRequest":{"model":"models/gpt-vip"}}', ()),
+    "a batch": ("/v1/batches", b'{"input_file_id":"file-1","endpoint":"/v1/chat/completions"}', ()),
+    "a batch of messages": ("/v1/messages/batches", b'{"requests":[{"custom_id":"a","params":{"model":"gpt-vip"}}]}', ()),
+    "a stored prompt": ("/v1/responses", b'{"prompt":{"id":"pmpt_1"},"input":"a"}', ()), "an assistant": ("/v1/threads/t/runs", b'{"assistant_id":"asst_1"}', ()),
+    "a nested message": ("/v1/responses", b'{"type":"response.create","model":"cheap","response":{"model":"gpt-vip"}}', ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_PLACES)
+def test_no_other_place_names_a_model_past_the_rule(name: str, relay: Relay, upstream: Upstream) -> None:
+    path, body, fields = OTHER_PLACES[name]
+    told = ask(relay, path, body, JSON, *fields)
+    assert told.status in (400, 403), told.body
+    if told.status == 400:
+        assert b"ambiguous_body" in told.body or b"ambiguous_path" in told.body
+    assert upstream.requests.empty()
+
+
+@pytest.mark.parametrize("name", OTHER_PLACES)
+def test_where_no_model_decides_every_other_place_passes(name: str, relay: Relay, upstream: Upstream) -> None:
+    path, body, fields = OTHER_PLACES[name]
+    assert ask(relay, "/plain" + path, body, JSON, *fields).status == 200
+    assert upstream.requests.get(timeout=5).body == body
+
+
+def test_a_model_that_only_the_query_names_is_found_without_a_body(relay: Relay, upstream: Upstream) -> None:
+    for key, status in ((MINE, 403), (VIP, 200)):
+        assert ask(relay, "/v1/realtime?model=gpt-vip", b"", key=key, method="GET").status == status
+    assert upstream.requests.get(timeout=5).target == b"/v1/realtime?model=gpt-vip"
+
+
+def test_a_form_must_agree_with_the_query_and_the_path(relay: Relay, upstream: Upstream) -> None:
+    whole = form(('name="model"', b"cheap"), ('name="file"; filename="a"', b"x" * 300_000))
+    for path in (FORM + "?model=gpt-vip", "/openai/deployments/gpt-vip/audio/transcriptions"):
+        for prefix in ("", "/by_model"):
+            assert ask(relay, prefix + path, whole, PARTS).status == 400
+    assert upstream.requests.empty()
+
+
+def test_an_alias_is_written_wherever_the_request_names_the_model(relay: Relay, upstream: Upstream) -> None:
+    body = b'{"model": "cheap", "extra_body": {"model": "cheap", "a": 1.50}, "messages": [{"role":"user","content":"cheap"}]}'
+    path = "/by_model/v1/openai/deployments/cheap/chat/completions?a=cheap&model=cheap"
+    told = ask(relay, path, body, JSON, b"X-Model: cheap", b"X-Other: cheap")
+    assert told.status == 200, told.body
+    seen = upstream.requests.get(timeout=5)
+    assert seen.target == b"/v1/openai/deployments/small/chat/completions?a=cheap&model=small"
+    assert seen.body == body.replace(b'"model": "cheap"', b'"model": "small"')
+    assert seen.get_all("x-model") == [b"small"] and seen.get_all("x-other") == [b"cheap"]
+
+
+@pytest.mark.parametrize(("target", "fields"), [
+    ("/methods/a", (b"X-HTTP-Method-Override: DELETE",)), ("/methods/a", (b"x-http-method: put",)), ("/methods/a", (b"X_Method_Override: POST",)),
+])  # fmt: skip
+def test_a_request_that_names_another_method_is_refused_where_the_method_decides(target: str, fields: tuple[bytes, ...], relay: Relay, upstream: Upstream) -> None:
+    told = ask(relay, target, b"", *fields, method="GET")
+    assert told.status == 400
+    assert upstream.requests.empty()
+    assert ask(relay, "/plain" + target, b"", *fields, method="GET").status == 200
+    upstream.requests.get(timeout=5)
+    assert ask(relay, target, b"", b"X-HTTP-Method-Override: GET", method="GET").status == 200
+    upstream.requests.get(timeout=5)
+
+
+def test_a_parameter_that_replaces_the_method_of_a_post_is_refused_where_the_method_decides(relay: Relay, upstream: Upstream) -> None:
+    for query in ("?_method=GET", "?a=1&%5fmethod=get"):
+        assert ask(relay, "/methods/a" + query, b"", method="POST", key=VIP).status == 400
+    assert upstream.requests.empty()
+    assert ask(relay, "/methods/a?_method=PUT", b"", method="POST", key=VIP).status == 200
+    upstream.requests.get(timeout=5)
+
+
+@pytest.mark.parametrize("members", [
+    {"model": "gpt-vip", "input": "a"}, {"model": "cheap", "input": "a", "response": {"model": "gpt-vip"}}, {"model": "cheap", "Model": "gpt-vip", "input": "a"},
+    {"model": "cheap", "session": {"model": "gpt-vip"}, "input": "a"}, {"response": {"model": "gpt-vip", "input": "a"}}, {"model": "cheap", "models": ["gpt-vip"], "input": "a"},
+])  # fmt: skip
+def test_a_turn_of_a_socket_names_no_model_past_the_rule(members: dict[str, Any], relay: Relay, upstream: Upstream) -> None:
+    with Turns(relay.port, "sk-bob", "/socket/v1/responses") as turns:
+        turns.send(**members)
+        told = turns.event()
+        assert told["type"] == "error" and told["status"] in (400, 403), told
+    assert upstream.requests.empty()
+
+
+def test_a_socket_whose_handshake_names_another_model_reaches_neither(relay: Relay, upstream: Upstream) -> None:
+    with Turns(relay.port, "sk-bob", "/socket/v1/responses?model=cheap") as turns:
+        turns.send(model="other", input="a")
+        told = turns.event()
+        assert told["type"] == "error" and told["status"] == 400, told
+    assert upstream.requests.empty()

@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 
+from tests.aids.nasty_answers import ANSWERS
+from tests.aids.steps import unit_s
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import ROOT, Relay
-from tests.functional.harness.share import spent_ns
+from tests.functional.harness.share import least, spent_ns
 from tests.functional.harness.upstream import Upstream, saying
 
 MOST_SHARE = 0.2  # of the whole work for one answer, that may be done in one turn
+MOST_UNITS = 40  # of the time for one piece of JSON, that a turn may take (tests/aids/steps.py): some 30 milliseconds
 
 
 def config(folder: Path, url: str) -> dict[str, Any]:
@@ -45,11 +48,21 @@ def watched(tmp_path_factory: pytest.TempPathFactory, module_upstream: Upstream)
     (folder / "sitecustomize.py").write_text(f"from tests.bench.turns import watch\nwatch({str(folder / 'turns')!r})\n")
     environment = {"PYTHONPATH": f"{folder}:{ROOT}"}
     with Relay(folder, module_upstream.url, config(folder, module_upstream.url), environment=environment) as relay:
+        warm_up(relay, module_upstream)
         yield relay
 
 
-def longest_share(relay: Relay, data: bytes) -> tuple[Message, float]:
-    """What was answered, and the share of the work that was done in the longest turn."""
+def warm_up(relay: Relay, upstream: Upstream) -> None:
+    """The first request of a process makes what all others share."""
+    upstream.script = saying(plain(COMPLETION % ('"a"', "", "")))
+    for path in ("/v1/responses", "/v1/messages"):
+        with Client(relay.address) as client:
+            client.send(asking(path, False))
+            assert client.answer().status == 200
+
+
+def longest_turn(relay: Relay, data: bytes) -> tuple[Message, float, float]:
+    """What was answered, the CPU seconds of the longest turn, and those of all the work."""
     turns = relay.folder / "turns"
     with Client(relay.address) as client:
         client.sock.settimeout(60)
@@ -61,7 +74,19 @@ def longest_share(relay: Relay, data: bytes) -> tuple[Message, float]:
         client.send(request(b"/nowhere"))  # the turn before this one has been measured
         assert client.answer().status == 404
         longest_s: float = struct.unpack("d", turns.read_bytes())[0]
-        return told, longest_s * 1e9 / (spent_ns(relay.pid) - begun)
+        return told, longest_s, (spent_ns(relay.pid) - begun) / 1e9
+
+
+def longest_share(relay: Relay, data: bytes) -> tuple[Message, float]:
+    """What was answered, and the share of the work that was done in the longest turn."""
+    told, longest_s, whole_s = longest_turn(relay, data)
+    return told, longest_s / whole_s
+
+
+def longest_units(relay: Relay, data: bytes) -> tuple[Message, float]:
+    """What was answered, and the longest turn in units of tests/aids/steps.py, measured on the same machine."""
+    told, longest_s, _ = longest_turn(relay, data)
+    return told, longest_s / unit_s()
 
 
 WORDS = "lorem ipsum dolor sit amet\\n" * 300_000
@@ -71,7 +96,6 @@ LOGPROBS = ',"logprobs":{"content":[%s]}' % ",".join([TOKEN] * 40_000)
 COMPLETION = '{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":%s%s}%s,"finish_reason":"stop"}]}'
 CHUNK = '{"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":%s}]}'
 MESSAGE = '{"id":"x","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"%s"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
-CALL = ',"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":%s}}]' % json.dumps('{"a":"%s"}' % ("x\\n" * 1_000_000))
 
 PLAIN = COMPLETION % (f'"{WORDS}"', "", "")
 ASKED: dict[str, dict[str, Any]] = {
@@ -116,7 +140,7 @@ def text_of(path: str, body: bytes, is_stream: bool) -> str:
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/chat/completions"])
 def test_a_large_plain_answer_is_translated_in_steps(path: str, watched: Relay, upstream: Upstream) -> None:
     upstream.script = saying(plain(MESSAGE % WORDS if path == "/v1/chat/completions" else PLAIN))
-    told, share = longest_share(watched, asking(path, False))
+    told, share = least(lambda: longest_share(watched, asking(path, False)), MOST_SHARE)
     assert text_of(path, told.body, False) == SAID
     assert share < MOST_SHARE
 
@@ -126,7 +150,7 @@ def test_a_large_plain_answer_is_translated_in_steps(path: str, watched: Relay, 
 def test_a_large_stream_is_translated_in_steps(chunks: list[str], path: str, watched: Relay, upstream: Upstream) -> None:
     """The end of a stream of Responses repeats all of it."""
     upstream.script = saying(stream(*chunks, CHUNK % ("", '"stop"')))
-    told, share = longest_share(watched, asking(path, True))
+    told, share = least(lambda: longest_share(watched, asking(path, True)), MOST_SHARE)
     assert text_of(path, told.body, True) == SAID
     assert share < MOST_SHARE
 
@@ -136,13 +160,48 @@ def test_a_large_stream_is_translated_in_steps(chunks: list[str], path: str, wat
 def test_many_logprobs_are_translated_in_steps(path: str, is_stream: bool, watched: Relay, upstream: Upstream) -> None:
     body = COMPLETION % ('"%s"' % ("a" * 40_000), "", LOGPROBS)
     upstream.script = saying(stream(body.replace('"message"', '"delta"')) if is_stream else plain(body))
-    told, share = longest_share(watched, asking(path, is_stream))
+    told, share = least(lambda: longest_share(watched, asking(path, is_stream)), MOST_SHARE)
     assert text_of(path, told.body, is_stream) == "a" * 40_000
     assert share < MOST_SHARE
 
 
-def test_a_large_call_is_translated_in_steps(watched: Relay, upstream: Upstream) -> None:
-    upstream.script = saying(plain(COMPLETION % ("null", CALL, "")))
-    told, share = longest_share(watched, asking("/v1/responses", False))
-    assert json.loads(json.loads(told.body)["output"][0]["arguments"]) == {"a": "x\n" * 1_000_000}
-    assert share < 0.5  # its arguments are looked at as one text
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("name", [
+    "a plain call of escapes", "a call as an object of strings", "a call in one frame of brackets", "a call in pieces, and again, of escapes",
+    "a call in pieces, and again whole, of strings", "a cumulative call of strings", "many calls",
+])  # fmt: skip
+def test_large_calls_are_translated_in_steps(name: str, path: str, watched: Relay, upstream: Upstream) -> None:
+    made = ANSWERS[name]
+    is_stream = made.kind == "sse"
+    kind = b"Content-Type: text/event-stream" if is_stream else b"Content-Type: application/json"
+    upstream.script = saying(answer(made.make(1_500_000), kind))
+    told, units = least(lambda: longest_units(watched, asking(path, is_stream)), MOST_UNITS)
+    assert told.status == 200 and len(told.body) > 1_000_000
+    assert b"upstream_malformed" not in told.body and b"error" not in told.body[-300:]
+    assert units < MOST_UNITS
+
+
+STORED = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "lorem ipsum\n" * 60}]}] * 900
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_large_stored_response_is_served_in_steps(kind: str, tmp_path: Path, upstream: Upstream) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"from tests.bench.turns import watch\nwatch({str(tmp_path / 'turns')!r})\n")
+    changed = {**config(tmp_path, upstream.url), "store": {"kind": "memory"} if kind == "memory" else {"kind": kind, "path": str(tmp_path / "store.sqlite")}}
+    with Relay(tmp_path, upstream.url, changed, environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as relay:
+        warm_up(relay, upstream)
+        upstream.script = saying(plain(COMPLETION % (json.dumps(SAID[:5_000_000]), "", "")))
+        body = json.dumps({"model": "m", "input": STORED}).encode()
+        posted = request(b"/v1/responses", b"Content-Type: application/json", method=b"POST", body=body)
+        told, units = longest_units(relay, posted)
+        response = json.loads(told.body)
+        assert response["store"] is True and units < MOST_UNITS
+        path = f"/v1/responses/{response['id']}".encode()
+        shown, units = longest_units(relay, request(path))
+        assert json.loads(shown.body) == response and units < MOST_UNITS
+        listed, units = longest_units(relay, request(path + b"/input_items?limit=100"))
+        assert len(json.loads(listed.body)["data"]) == 100 and units < MOST_UNITS
+        deleted, units = longest_units(relay, request(path, method=b"DELETE"))
+        assert json.loads(deleted.body)["deleted"] is True and units < MOST_UNITS
+        gone, _ = longest_units(relay, request(path))
+        assert gone.status == 404

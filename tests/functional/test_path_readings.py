@@ -42,6 +42,32 @@ def ask(relay: Relay, target: bytes, *lines: bytes, **more: Any) -> Message:
         return client.ask(request(target, *lines, **more))
 
 
+NAMED = [b"/admin/x", b"/admin/x?a=1", b"http://other.test/admin/x", b"https://other.test:8443/admin/x#a", b"admin/x", b"/%61dmin/x", b"/open/../admin/x",
+         b"/;/admin/x", b"//admin/x", b"\\admin/x"]
+PATH_FIELDS = [b"X-Original-URL", b"x-rewrite-url", b"X_Original_URL", b"X-ORIGINAL-URI", b"X-Forwarded-Uri", b"X-Override-URL", b"Request-Uri", b"X_Rewrite-URL"]
+
+
+@pytest.mark.parametrize("name", PATH_FIELDS)
+def test_a_field_that_names_the_path_for_some_servers_opens_no_locked_path(relay: Relay, upstream: Upstream, name: bytes) -> None:
+    """Zend, Symfony (CVE-2018-14773) and IIS route by such a field; the rule must hold for the path that it names."""
+    for value in NAMED:
+        assert ask(relay, b"/open", name + b": " + value).status == 400, value
+        assert ask(relay, b"/open", name + b": /open", name + b": " + value).status == 400, value
+    assert ask(relay, b"/open", *[name + b": /open"] * 5).status == 400
+    assert upstream.nothing_came()
+
+
+@pytest.mark.parametrize("name", PATH_FIELDS)
+def test_a_field_that_names_a_path_of_the_same_route_is_forwarded(relay: Relay, upstream: Upstream, name: bytes) -> None:
+    upstream.script = saying(answer())
+    for value in (b"/open", b"/elsewhere?a=/admin/", b"http://other.test", b""):
+        assert ask(relay, b"/open", name + b": " + value).status == 200, value
+    sent = upstream.request()
+    assert sent.get(name.decode().lower()) == b"/open"
+    key = b"Authorization: Bearer team-key-7f3a91"
+    assert ask(relay, b"/admin/x", name + b": /admin/y", key).status == 200
+
+
 ADMIN = [
     b"/admin/x", b"/;/admin/x", b"/admin;a/x", b"/admin;/x", b"/;a=b/admin/x", b"/admin%3Bx/y", b"/admin%3bx/y", b"/admin%253Bx/y", b"/x/..;/admin/y",
     b"/x/..;a=b/admin/y", b"/x/%2e%2e;/admin/y", b"//admin/x", b"/./admin/x", b"/x/../admin/y", b"/%61dmin/x", b"/%2561dmin/x", b"/%252561dmin/x",

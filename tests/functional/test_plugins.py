@@ -41,6 +41,35 @@ class Balancer:
     def pick(self, candidates, key):
         return sorted(candidates, key=lambda one: one.index)[-1 - self._before]
 ''',
+    "upstream/discovery/signpost.py": '"""Addresses on a signpost."""\n\n' + HEAD + '''
+import asyncio
+
+from relayd.upstream.discovered import Address
+
+
+@section()
+class Options:
+    """A signpost."""
+
+    arms: tuple[str, ...] = setting(doc="What its arms say.")
+
+
+class Discovery:
+    def __init__(self, options, tools):
+        self._arms = options.arms
+        self.source = f"signpost with {len(options.arms)} arms"
+
+    def faults(self):
+        return ()
+
+    def cautions(self):
+        if len(self._arms) > 9:
+            yield "arms", "are too many to read"
+
+    async def run(self, report):
+        report.found([Address(url) for url in self._arms])
+        await asyncio.Event().wait()
+''',
     "telemetry/sinks/notebook.py": '"""Metrics written into a notebook."""\n\n' + HEAD + '''
 from relayd.telemetry.names import Metric
 
@@ -72,7 +101,7 @@ class Sink:
         with open(self._file, "a") as file:
             file.write(f"{self._metrics.value('relayd.proxy.requests')}\\\\n")
 
-    def page(self):
+    def page(self, accept=""):
         return None
 
     def close(self):
@@ -155,7 +184,7 @@ def config(folder: Path, **change: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("word", ["last_one", "notebook", "shelf", "badge"])
+@pytest.mark.parametrize("word", ["last_one", "notebook", "shelf", "badge", "signpost"])
 def test_a_planted_kind_is_in_the_schema_the_sample_and_the_manual(tree: Path, word: str) -> None:
     for form in ("--json", "--sample", "--man"):
         code, text = run(tree, "schema", form)
@@ -170,7 +199,7 @@ def test_the_manual_explains_a_planted_kind_in_its_own_words(tree: Path) -> None
     page = " ".join(run(tree, "schema", "--man")[1].replace("\\", "").split())
     for text in (
         "The last one of the list, or one before it.", "How many stand behind the chosen one.", "Where it lies.",
-        "On a shelf.", "Its number.", "The badge that a consumer wears in X-Badge.",
+        "On a shelf.", "Its number.", "Addresses on a signpost.", "What its arms say.", "The badge that a consumer wears in X-Badge.",
     ):
         assert text in page
     metrics = subprocess.run(
@@ -204,6 +233,20 @@ def test_check_knows_the_options_of_a_planted_kind(tree: Path, tmp_path: Path) -
     ):
         code, text = checked(**change)
         assert code == 78 and fault.partition(":")[0] in text and fault.rpartition(": ")[2] in text, (fault, text)
+
+
+def test_a_planted_discovery_is_checked_and_at_work(tree: Path, tmp_path: Path) -> None:
+    with Upstream() as only:
+        change = config(tmp_path)
+        change["upstreams"]["up"] = {"endpoints": None, "discovery": {"signpost": {"arms": [only.url]}}}
+        environment = {"PYTHONPATH": str(tree), "BADGE": "gold"}
+        with Relay(tmp_path, only.url, change, environment=environment) as relay, relay.client() as client:
+            until(lambda: relay.status()["upstreams"][0]["endpoints"])
+            assert relay.status()["upstreams"][0]["discovery"]["source"] == "signpost with 1 arms"
+            assert client.ask(request(b"/", b"X-Badge: dlog")).status == 200
+            relay.write({"upstreams": {"up": {"discovery": {"signpost": {"arms": [only.url] * 10}}}}})
+            code, text = run(tree, "check", "-c", str(relay.file))
+            assert code == 0 and "upstreams.up.discovery.signpost.arms: are too many to read" in text, text
 
 
 def test_planted_kinds_are_at_work(tree: Path, tmp_path: Path) -> None:

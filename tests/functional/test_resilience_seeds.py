@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
+from tests.functional.harness.examples import example
 from tests.functional.harness.faults import came, get, once, post, says, settled, silent, until, upstream_of
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay
+from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream, saying_then_close
 from tests.functional.test_resilience_fallbacks import completion
 
 JSON = b"Content-Type: application/json"
-
-
-def example(name: str, folder: Path, url: str) -> dict[str, Any]:
-    """The example with the scripted upstream's address and keys of its own, on the harness's listener."""
-    text = (ROOT / "conf" / "examples" / f"{name}.yaml").read_text(encoding="utf-8")
-    for word in set(re.findall(r"/etc/relayd/keys/([a-z]+)", text)):
-        (folder / word).write_text(f"key-of-{word}")
-        (folder / word).chmod(0o640)
-        text = text.replace(f"/etc/relayd/keys/{word}", str(folder / word))
-    config: dict[str, Any] = yaml.safe_load(text)
-    for word in ("listeners", "include"):
-        config.pop(word, None)
-    config.get("telemetry", {}).pop("statsd", None)
-    for upstream in config["upstreams"].values():
-        path = upstream["endpoints"][0].partition("://")[2].partition("/")[2]
-        upstream["endpoints"] = [f"{url}/{path}".rstrip("/")]
-        upstream.pop("http", None)
-        retries = upstream.get("retries", {})
-        if True in retries:  # PyYAML takes `on` for a truth value; relayd does not
-            retries["on"] = retries.pop(True)
-    return {**config, "upstreams": {**config["upstreams"], "up": {"endpoints": [url]}}}
 
 
 def responses(text: str = "hi") -> bytes:
@@ -180,7 +156,7 @@ def test_health_answers_while_every_worker_is_busy(upstream: Upstream, folder: P
 
 def test_a_container_that_is_being_replaced_is_tried_again(upstream: Upstream, folder: Path) -> None:
     """Its old address refuses; the request waits a little, also a POST, and is answered when the new one is there."""
-    change = example("dokku-container", folder, upstream.url)
+    change = example("dokku", folder, upstream.url)
     port = free_port()
     change["upstreams"]["ai"]["endpoints"] = [f"http://127.0.0.1:{port}"]
     change["upstreams"]["ai"]["retries"] |= {"backoff": "1s", "max_backoff": "1s", "attempts": 20}

@@ -87,19 +87,23 @@ def test_a_file_that_another_program_holds_is_told_and_delays_nobody(how: str, f
 
         thread = threading.Thread(target=bystander)
         thread.start()
-        for _ in range(30):
+        count = 0
+        while count < 30 or len(spans) <= 30:
             create(running, "while it is held")
+            count += 1
         stop.set()
         thread.join()
-        # To wait for the lock would take a quarter of a second for each value, of which a response has several.
-        assert sum(span > 0.25 for span in spans) < 10 and len(spans) > 30
+        # To wait for the lock would take a quarter of a second for each value, of which a response has several: nearly all of
+        # the time. A busy machine makes some of the spans long.
+        assert sum(span for span in spans if span > 0.25) < sum(spans) / 2, spans
         is_logged(running, "locked", f"fuser -v {path}")
         assert running.send("DELETE", f"/v1/responses/{before['id']}").status == 200
         assert running.send("GET", f"/v1/responses/{before['id']}").status == 404
         other.execute("ROLLBACK")
         other.close()
-        after = create(running, "afterwards")
-        assert after["store"] is True and continued(running, after).status == 200
+        # The writer learns of the end of a lock with its next try.
+        after = until(lambda: one if (one := create(running, "afterwards"))["store"] is True else None, what="a stored response")
+        assert continued(running, after).status == 200
         until(lambda: sqlite3.connect(path).execute("SELECT count(*) FROM entries WHERE key = ?", (f"response:{before['id']}",)).fetchone() == (0,),
               what="the deletion")  # fmt: skip
 

@@ -4,6 +4,7 @@ Laws that are searched for a counterexample:
 1. Eight times the input costs less than twenty-three times the processor time: linear work costs 8 times, quadratic 64.
 2. No input costs many times what an ordinary input of its size costs, and none is written many times as long.
 3. Memory in use at its highest is bounded by the input's size as well.
+4. No step takes long: others wait for the longest one (tests/aids/steps.py).
 What a consumer has in the store (thoughts, signatures, responses) is read and sent once, however often it is named.
 """
 
@@ -14,26 +15,30 @@ import json
 import random
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
 from relayd.protocols._json import read_object
-from relayd.protocols.canon import Request
-from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext, run_steps
+from relayd.protocols.canon import Begin, End, Event, Finish, Request, TextDelta
+from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext
 from relayd.protocols.include_usage import UsageChunkFilter
 from relayd.protocols.tap import Tap
-from relayd.wire.json_steps import Steps
+from relayd.wire.body import PARSED_BYTES, inspect_json
+from relayd.wire.json_steps import Steps, parse_text_steps, write_ascii_steps
+from tests.aids.steps import unit_s
 from tests.docs.pairs import NEWEST, backs, fronts, members_of
 from tests.docs.samples import REQUESTS
 from tests.fuzz.growing import Growing, Growth, growing, places
 from tests.fuzz.oracles import FUZZ_SECONDS
 from tests.unit.protocols import transcripts
 
+T = TypeVar("T")
 SIZES = (4 * 1024, 32 * 1024, 256 * 1024)  # of requests, in bytes; bounds may refuse the larger ones
 ANSWER_SIZES = tuple(4 * size for size in SIZES)
+MOST_UNITS = 24  # of the time for one piece of JSON (tests/aids/steps.py), that a step may take
 EXPONENT = 1.5  # half-way between linear and quadratic
 LEAST_S = 0.004  # of the work on a smaller input; below this it is the clock that is measured
 MOST_TIMES_ORDINARY = 30  # the processor time of an ordinary input of the same size
@@ -47,23 +52,33 @@ MODELS = {"gemini": ("gemini-3-flash", "gemini-2.0-flash")}
 class Kept:
     """A Memory as the stores are: it keeps texts, which each `get` reads anew."""
 
+    must_fetch = False
+
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
+
+    def copy(self) -> Kept:
+        """Another one with the same texts."""
+        copied = Kept()
+        copied._texts = dict(self._texts)
+        return copied
 
     def get(self, key: str) -> Any:
         text = self._texts.get(key)
         return None if text is None else json.loads(text)
 
     def get_steps(self, key: str) -> Steps[Any]:
+        text = self._texts.get(key)
+        return None if text is None else (yield from parse_text_steps(text))
+
+    def fetch_steps(self, keys: Iterable[str]) -> Steps[None]:
         yield
-        return self.get(key)
 
     def put(self, key: str, value: Any) -> None:
         self._texts[key] = json.dumps(value)
 
     def put_steps(self, key: str, value: Any) -> Steps[None]:
-        yield
-        self.put(key, value)
+        self._texts[key] = yield from write_ascii_steps(value)
 
     def delete(self, key: str) -> bool:
         return self._texts.pop(key, None) is not None
@@ -77,6 +92,7 @@ class Cost(NamedTuple):
 
     seconds: float
     output: int
+    longest_s: float  # of the steps
 
 
 class Work(NamedTuple):
@@ -87,20 +103,51 @@ class Work(NamedTuple):
     ordinary: Any  # a document of the large size as they usually are
 
 
+class Longest:
+    """The longest step since `seconds` was set to zero."""
+
+    seconds = 0.0
+
+
+def stepped(steps: Steps[T]) -> T:
+    """The result of some steps, each of them measured."""
+    while True:
+        begun = time.thread_time()
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            Longest.seconds = max(Longest.seconds, time.thread_time() - begun)
+
+
+def in_one_step(work: Callable[[], T]) -> T:
+    """The result of work that is done at once."""
+    begun = time.thread_time()
+    try:
+        return work()
+    finally:
+        Longest.seconds = max(Longest.seconds, time.thread_time() - begun)
+
+
 def cost(work: Work, document: Any) -> Cost:
     gc.collect()
     gc.disable()
     try:
+        Longest.seconds = 0.0
         begun = time.thread_time()
         output = work.run(document)
-        return Cost(time.thread_time() - begun, output)
+        return Cost(time.thread_time() - begun, output, Longest.seconds)
     finally:
         gc.enable()
 
 
 def least(work: Work, document: Any, tries: int) -> Cost:
-    """The quickest of some runs: another process makes a run slower, and none makes it quicker."""
-    return min((cost(work, document) for _ in range(tries)), key=lambda one: one.seconds)
+    """The best of some runs: another process makes a run slower, and none makes it quicker."""
+    found = [cost(work, document) for _ in range(tries)]
+    quickest = min(found, key=lambda one: one.seconds)
+    return quickest._replace(longest_s=min(one.longest_s for one in found))
 
 
 def highest_memory(work: Work, document: Any) -> int:
@@ -130,6 +177,8 @@ def faults(work: Work, one: Growing, as_bytes: Callable[[Any], bytes], with_memo
         if found.seconds > most_s and (found := least(work, data, 4)).seconds > most_s:
             again = 0.0 if before is None else least(work, before[0], 4).seconds
             yield f"{found.seconds:.4f} s for {len(data)} bytes, {again:.4f} s before; at most {most_s:.4f} s"
+        if found.longest_s > MOST_UNITS * unit_s() and (longest_s := least(work, data, 4).longest_s) > MOST_UNITS * unit_s():
+            yield f"a step of {longest_s:.4f} s for {len(data)} bytes"
         if found.output > MOST_OUTPUT * len(data) + ALLOWED:
             yield f"{found.output} bytes from {len(data)}"
         if with_memory and (memory := highest_memory(work, data)) > MOST_MEMORY * len(data) + 2 * ALLOWED:
@@ -207,7 +256,7 @@ def request_of(front: Dialect, body: bytes, memory: Any) -> Request:
     for name, most in front.max_items.items():
         if isinstance(members.get(name), list) and len(members[name]) > most:
             raise Refused("too many")
-    return run_steps(front.read_steps(members, asked(front, front.paths[0], memory)))
+    return stepped(front.read_steps(members, asked(front, front.paths[0], memory)))
 
 
 def translating(front: Dialect, back: Dialect, model: str) -> Work:
@@ -218,7 +267,8 @@ def translating(front: Dialect, back: Dialect, model: str) -> Work:
         assert back.write_steps is not None
         try:
             request = request_of(front, body, memory)
-            sending = run_steps(back.write_steps(replace(request, model=model), Options(reasoning_history="reasoning_content"), memory))
+            large = replace(request, model=model, large=request.large or len(body) > PARSED_BYTES)
+            sending = stepped(back.write_steps(large, Options(reasoning_history="reasoning_content"), memory))
         except Refused as refused:
             return len(refused.message)
         return len(sending.path) + len(sending.body)
@@ -236,6 +286,47 @@ def counting(front: Dialect) -> Work:
         return 0 if found is None else len(found.body)
 
     return Work(f"{front.name} counted", run, ordinary_request(front))
+
+
+def storing(is_socket: bool) -> Work:
+    """A conversation of Responses that is stored, returned, listed, continued and deleted; on a WebSocket as well."""
+    front = next(one for one in fronts() if one.name == "openai_responses")
+    before = stored()
+
+    def run(body: bytes) -> int:
+        assert front.renderer is not None and front.stored_steps is not None and front.read_steps is not None
+        memory, output = before.copy(), 0
+        socket = Kept() if is_socket else None
+
+        def context(path: str = "", method: str = "POST") -> RequestContext:
+            large_bytes = len(body) if len(body) > PARSED_BYTES else 0
+            return replace(asked(front, front.paths[0] + path, memory), method=method, socket=socket, large_bytes=large_bytes)
+
+        try:
+            members = read_object(body)
+            if isinstance(members.get("input"), list) and len(members["input"]) > front.max_items["input"]:
+                return 0
+            if is_socket:
+                assert front.websocket is not None
+                output += len(front.websocket.read_message(inspect_json(body), "m"))
+            request = stepped(front.read_steps({**members, "store": True}, context()))
+            renderer = front.renderer(request, context())
+            written = in_one_step(lambda: renderer.render([Begin(), TextDelta("Hello"), Finish("stop"), End()]))
+            while renderer.has_more:
+                written += in_one_step(lambda: renderer.render([]))
+            response = stepped(renderer.response_steps()).body
+            identity = json.loads(response)["id"] if response.startswith(b'{"id"') else "resp_unknown"
+            output += len(written) + len(response)
+            stepped(front.read_steps({"model": "m", "input": "go on", "previous_response_id": identity}, context()))
+            for path, method in (("", "GET"), ("/input_items", "GET"), ("", "DELETE")):
+                steps = front.stored_steps(context(f"/{identity}{path}", method))
+                assert steps is not None
+                output += len(stepped(steps).body)
+        except Refused as refused:
+            return output + len(refused.message)
+        return output
+
+    return Work(f"stored{' and on a socket' if is_socket else ''}", run, ordinary_request(front))
 
 
 def ordinary_request(front: Dialect) -> bytes:
@@ -274,6 +365,8 @@ def request_works() -> list[tuple[Dialect, Work]]:
                 found.append((front, translating(front, back, model)))
         if front.local is not None and front.name in ("openai_responses", "anthropic_messages"):
             found.append((front, counting(front)))
+        if front.name == "openai_responses":
+            found += [(front, storing(is_socket)) for is_socket in (False, True) for _ in range(3)]
     return found
 
 
@@ -317,9 +410,24 @@ def rendering(back: Dialect, front: Dialect, kind: str, stream: bool, ordinary: 
         reader = back.reader(replace(request, model=NEWEST.get(back.name, "m")), Options(), memory)
         renderer = front.renderer(replace(request, stream=stream), asked(front, front.paths[0], memory))
         output = 0
+
+        def rendered(events: list[Event]) -> int:
+            size = len(in_one_step(lambda: renderer.render(events)))
+            while renderer.has_more:
+                size += len(in_one_step(lambda: renderer.render([])))
+            return size
+
+        def decoded(piece: bytes) -> list[Event]:
+            return in_one_step(lambda: reader.decode(piece))
+
         for at in range(0, len(data), 4096):
-            output += len(renderer.render(reader.decode(data[at : at + 4096])))
-        return output + len(renderer.render(reader.finish())) + len(renderer.response().body)
+            output += rendered(decoded(data[at : at + 4096]))
+            while reader.has_more:
+                output += rendered(decoded(b""))
+        output += rendered(in_one_step(reader.begin_finish))
+        while reader.has_more:
+            output += rendered(decoded(b""))
+        return output + len(stepped(renderer.response_steps()).body)
 
     return Work(f"{back.name} {kind} to {front.name} {'stream' if stream else 'plain'}", run, ordinary)
 

@@ -192,16 +192,16 @@ RESPONSES = {
 @pytest.mark.parametrize("lines", RESPONSES.values(), ids=RESPONSES)
 def test_a_response_that_two_readers_see_differently_is_refused(lines: list[bytes]) -> None:
     with pytest.raises(BadResponse):
-        parse_response([b"HTTP/1.1 200 OK\r\n", *(line + b"\r\n" for line in lines), b"\r\n"])
+        parse_response(b"".join([b"HTTP/1.1 200 OK\r\n", *(line + b"\r\n" for line in lines), b"\r\n"]))
 
 
 @pytest.mark.parametrize("first", [b"HTTP/1.1 099 X", b"HTTP/1.1 600 X", b"HTTP/1.1 2000 X", b"HTTP/1.1 +20 X", b"200 OK", b""])
 def test_a_response_without_a_proper_status_line_is_refused(first: bytes) -> None:
     with pytest.raises(BadResponse):
-        parse_response([first + b"\r\n", b"\r\n"])
+        parse_response(first + b"\r\n\r\n")
 
 
 def test_a_response_coding_beats_its_length() -> None:
-    head = parse_response([b"HTTP/1.1 200 OK\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n"])
+    head = parse_response(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n")
     assert head.length is None
     assert head.keep == []

@@ -24,7 +24,7 @@ TESTBED = Path(__file__).with_name("testbed.sh")
 STREAMS = Path(__file__).with_name("streams.py")
 SUITES = os.environ.get("RELAYD_SUITES", "bookworm trixie forky").split()
 # Baked into the base, so that a system is up and relayd installed in three seconds.
-INCLUDE = "python3-cryptography python3-pycurl python3-statsd python3-tornado python3-yaml openssl"
+INCLUDE = "python3-acme python3-cryptography python3-pycurl python3-statsd python3-tornado python3-yaml openssl"
 QUICK = "listeners: {public: {address: '127.0.0.1:8282'}}\n"
 WEB = QUICK + """upstreams: {web: {endpoints: ["http://127.0.0.1:9001"]}}
 routes: [{name: health, match: {path: /health}, upstream: admin}, {name: rest, match: {prefix: /}, upstream: web}]

@@ -139,6 +139,7 @@ def test_everything_the_unit_names_is_there(system: Testbed) -> None:
         "/usr/share/bash-completion/completions/relayd", "/usr/share/zsh/vendor-completions/_relayd",
         "/etc/ufw/applications.d/relayd", "/etc/apparmor.d/usr.bin.relayd", "/usr/share/doc/relayd/README.Debian",
         "/usr/share/doc/relayd/handbook.md.gz",
+        *(f"/usr/share/relayd/monitoring/{name}" for name in ("relayd.rules.yml", "grafana-board.json", "statsd_exporter.yml")),
     ):
         system.sh(f"test -s {path} || test -s {path}.gz")
     assert "-F _relayd relayd" in system.sh(

@@ -10,17 +10,24 @@ from relayd import registry
 
 
 def test_the_kinds_of_a_folder_are_its_files_in_order() -> None:
-    assert registry.kinds("relayd.telemetry.sinks") == ("prometheus", "statsd")
+    assert registry.kinds("relayd.telemetry.sinks") == ("otlp", "prometheus", "statsd")
 
 
 def test_a_kind_is_loaded_by_its_word() -> None:
     assert registry.load("relayd.telemetry.sinks", "prometheus").__name__ == "relayd.telemetry.sinks.prometheus"
 
 
+def test_a_folder_is_not_listed_again_for_a_kind_that_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan with a thousand upstreams loads their balancer a thousand times."""
+    loaded = registry.load("relayd.telemetry.sinks", "prometheus")
+    monkeypatch.setattr("pkgutil.iter_modules", lambda path: pytest.fail("the folder was listed"))
+    assert registry.load("relayd.telemetry.sinks", "prometheus") is loaded
+
+
 @pytest.mark.parametrize("word", ["graphite", "", "..metrics", "statsd.x", "__init__"])
 def test_a_word_that_is_no_kind_is_never_imported(word: str) -> None:
     before = set(sys.modules)
-    with pytest.raises(KeyError, match="known: prometheus, statsd"):
+    with pytest.raises(KeyError, match="known: otlp, prometheus, statsd"):
         registry.load("relayd.telemetry.sinks", word)
     assert set(sys.modules) == before
 

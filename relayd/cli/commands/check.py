@@ -18,16 +18,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 
-from relayd.cli.config_file import add_config_option, config_file, hinted
+from relayd.cli.config_file import add_config_option, completed, config_file
 from relayd.cli.output import err, out, paint
 from relayd.config.load import Loaded
 from relayd.config.model import Config
 from relayd.config.route import Match, Route
+from relayd.config.upstream import Upstream
 from relayd.daemon.admin_socket_path import DEFAULT_FILE
 from relayd.daemon.preflight import Expiry, day_of, load_checked, remaining
 from relayd.daemon.unit import Unit, load_unit
 from relayd.daemon.unit_environment import ServiceEnvironment, service_environment
 from relayd.errors import ConfigError, Finding
+from relayd.plan.specs import discovery_spec
 from relayd.schema.units import format_size
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 
@@ -127,7 +129,7 @@ def run_checks(path: str, arguments: argparse.Namespace, unit: Unit | None, unch
 
 
 def _refused(path: str, findings: Iterable[Finding], arguments: argparse.Namespace) -> None:
-    listed = [hinted(one, path, arguments.config) for one in findings if not arguments.quiet or one.level == "error"]
+    listed = [completed(one, path, arguments.config) for one in findings if not arguments.quiet or one.level == "error"]
     if arguments.json:
         out(json.dumps({"accepted": False, "findings": list(map(dataclasses.asdict, listed))}, indent=2))
         return
@@ -156,8 +158,11 @@ def _summary(loaded: Loaded, expiries: Iterable[Expiry]) -> dict[str, object]:
         "listeners": {name: one.address for name, one in config.listeners.items()},
         "admin": config.admin.address,
         "routes": [{"name": one.name, "match": _match(one.match), "goes": _destination(one)} for one in config.routes],
-        "upstreams": {name: [end.url for end in one.endpoints] for name, one in config.upstreams.items()},
+        "upstreams": {name: _addresses(one) for name, one in config.upstreams.items()},
         "consumers": list(config.consumers),
+        "groups": {
+            group: [name for name, one in config.consumers.items() if one.group == group] for group in config.groups
+        },
         "memory_bound_per_exchange": memory_bound(config),
         "memory_bound_request_buffers": int(config.daemon.request_buffers.size),
         "certificates": [dict(dataclasses.asdict(one), left_s=int(one.left_s)) for one in expiries],
@@ -172,16 +177,26 @@ def _summary_lines(loaded: Loaded) -> Iterable[str]:
         yield f"listener  {name}: {listener.address}{' TLS' if listener.tls else ''}"
     yield f"admin     {config.admin.address}"
     for name, upstream in config.upstreams.items():
-        yield f"upstream  {name}: {upstream.protocol}, {', '.join(one.url for one in upstream.endpoints)}"
+        yield f"upstream  {name}: {upstream.protocol}, {', '.join(_addresses(upstream))}"
+    for group in config.groups:
+        members = [name for name, one in config.consumers.items() if one.group == group]
+        yield f"group     {group}: {', '.join(members) or 'no consumers in the configuration'}"
     for number, route in enumerate(config.routes, start=1):
         allowed = f", for {', '.join(route.allow)}" if route.allow else ""
         yield f"route {number:<3} {route.name}: {_match(route.match)} -> {_destination(route)}{allowed}"
     yield f"memory    at most {format_size(memory_bound(config))} per exchange, {_buffers(config)}"
 
 
+def _addresses(upstream: Upstream) -> list[str]:
+    """The URLs of the endpoints, or the source that discovers them."""
+    spec = discovery_spec(upstream.discovery)
+    return [one.url for one in upstream.endpoints] if spec is None else [f"discovered by {spec.kind}"]
+
+
 def _environment_lines(expiries: Iterable[Expiry], unit: Unit | None) -> Iterable[str]:
     for one in expiries:
-        yield f"expires   {one.kind} {one.name}: {day_of(one.ends_s)} ({remaining(one.left_s)}), {one.file}"
+        left = remaining(one.left_s) if one.left_s > 0 else "expired"
+        yield f"expires   {one.kind} {one.name}: {day_of(one.ends_s)} ({left}), {one.file}"
     if unit is not None:
         yield f"asked as  user {unit.user}, within {unit.name}"
 

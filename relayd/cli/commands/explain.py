@@ -14,10 +14,13 @@ import os
 import re
 from typing import Any
 
+from relayd.access.key_store import KeyStore
 from relayd.cli.config_file import add_config_option, config_file, show
 from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.cli.output import err, out
 from relayd.config.load import load
+from relayd.daemon.generations import SYSTEM_STATE
+from relayd.daemon.state_dir import KEYS, keys_folder
 from relayd.errors import ConfigError, ExchangeError
 from relayd.plan.compile import compile_plan
 from relayd.server.demo import demo_spec
@@ -35,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", default="127.0.0.1", metavar="ADDRESS", help="the client (default 127.0.0.1)")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header field")
     parser.add_argument("-d", "--data", metavar="BODY", help="a request body, for routing by model and for translation")
+    parser.add_argument("--state", metavar="DIR", help=f"state directory with the key store (default {SYSTEM_STATE})")
     parser.add_argument("method", metavar="METHOD", help="the method, for example GET")
     parser.add_argument("url", metavar="URL", help="https://host:port/path?query, or only the path")
 
@@ -43,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(config_file(arguments))
     try:
         config = load(path).config
-        plan = compile_plan(config, 1, builtin={"demo": demo_spec("")})
+        keys = KeyStore(os.path.join(arguments.state, KEYS) if arguments.state else keys_folder())
+        keys.load()
+        plan = compile_plan(config, 1, builtin={"demo": demo_spec("")}, keys=keys)
     except ConfigError as refused:
         show(refused.findings, path, arguments.config)
         return os.EX_CONFIG
@@ -113,7 +119,12 @@ def _lines(result: dict[str, Any]) -> list[str]:
         known = result["consumer"]["known"]
         needed = ", ".join(result["consumer"]["allowed"]) or "everybody"
         carried = f"the key of {known}" if known else "no known key"
+        if known and result["consumer"]["group"]:
+            carried += f" of the group {result['consumer']['group']}"
         lines += ["", f"allowed   {needed}; the request carries {carried}"]
+        for what in ("routes", "models"):
+            if known and result["consumer"][what] is not None:
+                lines.append(f"{what:9} {known} may use {', '.join(result['consumer'][what])} only")
     if result["answer"] is not None:
         answer = result["answer"]
         code = f" {answer['code']}" if answer["code"] else ""

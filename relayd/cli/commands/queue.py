@@ -42,8 +42,9 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
 
 
 def gate_row(gate: dict[str, Any]) -> tuple[str, ...]:
-    full = gate["requests"] and gate["in_flight"] >= gate["requests"]
-    of = f"{gate['in_flight']} of {gate['requests'] or 'any'}"
+    most, share = gate["requests"], gate.get("share")  # the part of this instance in a shared limit
+    full = most and gate["in_flight"] >= (most if share is None else share)
+    of = f"{gate['in_flight']} of {(most or 'any') if share is None else f'{share} ({most} shared)'}"
     waits = f"{gate['depth']} of {gate['queue']}"
     return (
         gate["name"], paint(of, "yellow") if full else of,

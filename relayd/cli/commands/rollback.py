@@ -10,9 +10,11 @@ Exit codes: 0 in force, 1 not (the reason is on standard error), 2 wrong usage.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 
 from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
 from relayd.cli.commands.reload import report
@@ -90,20 +92,20 @@ def current_files(main: str) -> list[str]:
         return sorted({main, *(one.file for one in refused.findings if one.file)})
 
 
-def replace_files(generation: Generation, existing: list[str]) -> list[str]:
-    """Write the texts, each file atomically. Returns the changed paths. Raises OSError with nothing changed."""
+def replace_files(generation: Generation, existing: list[str]) -> dict[str, bool]:
+    """Write the texts, each file atomically. Returns the changed paths, True for those that existed before. Raises
+    OSError with nothing changed."""
     wanted = dict(generation.texts)
-    changed: list[str] = []
+    changed: dict[str, bool] = {}
     try:
         for path in [*wanted, *(path for path in existing if path not in wanted)]:
-            if os.path.exists(path):
-                shutil.copy2(path, path + BACKUP_SUFFIX)
-                owner = os.stat(path)
-                os.chown(path + BACKUP_SUFFIX, owner.st_uid, owner.st_gid)
-            changed.append(path)
+            exists = os.path.exists(path)
+            if exists:
+                back_up(path)
+            changed[path] = exists
             if path in wanted:
                 replace_file(path, wanted[path])
-            else:
+            elif exists:
                 os.unlink(path)
     except OSError:
         restore_files(changed)
@@ -111,28 +113,48 @@ def replace_files(generation: Generation, existing: list[str]) -> list[str]:
     return changed
 
 
+def back_up(path: str) -> None:
+    """Copy a file, with its owner and mode, beside itself. An older backup is replaced only by a complete one."""
+    with written_aside(path + BACKUP_SUFFIX) as temporary:
+        shutil.copy2(path, temporary)
+        owner = os.stat(path)
+        os.chown(temporary, owner.st_uid, owner.st_gid)
+
+
 def replace_file(path: str, text: str) -> None:
     """Replace a file atomically, keeping its owner and mode."""
+    with written_aside(path) as temporary:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", opener=private) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        like = path if os.path.exists(path) else os.path.dirname(path) or "."
+        found = os.stat(like)
+        os.chown(temporary, found.st_uid, found.st_gid)
+        os.chmod(temporary, found.st_mode & 0o666 if like == path else 0o640)
+
+
+@contextlib.contextmanager
+def written_aside(path: str) -> Iterator[str]:
+    """Context in which the new contents of a file are written under another name, which then replaces the file."""
     temporary = f"{path}.new"
-    with open(temporary, "w", encoding="utf-8", errors="surrogateescape", opener=private) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    like = path if os.path.exists(path) else os.path.dirname(path) or "."
-    found = os.stat(like)
-    os.chown(temporary, found.st_uid, found.st_gid)
-    os.chmod(temporary, found.st_mode & 0o666 if like == path else 0o640)
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def restore_files(changed: list[str]) -> None:
-    """Restore the files from before the rollback."""
-    for path in changed:
-        if os.path.exists(path + BACKUP_SUFFIX):
+def restore_files(changed: Mapping[str, bool]) -> None:
+    """Restore the files from before the rollback. A file that did not exist may have the backup of an earlier one."""
+    for path, existed in changed.items():
+        if existed:
             os.replace(path + BACKUP_SUFFIX, path)
         elif os.path.exists(path):
             os.unlink(path)

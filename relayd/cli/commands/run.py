@@ -19,12 +19,15 @@ HELP = "serve in the foreground; SIGHUP reloads, SIGTERM drains and stops, a sec
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
+    parser.add_argument(
+        "--watch", action="store_true", help="for development: reload when the file, or a file it includes, has changed"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     path = config_file(arguments)
     try:
-        return live(path)
+        return live(path, watch=arguments.watch)
     except ConfigError as refused:
         show(refused.findings, path, arguments.config)
         err(f"relayd: not started: {path} has faults")

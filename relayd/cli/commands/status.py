@@ -9,7 +9,9 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.cli.output import addresses, amount, paint, plain, span, table
+from relayd import clock
+from relayd.cli.commands.limits import row as limit_row
+from relayd.cli.output import addresses, amount, discovery, is_settled, paint, plain, span, table
 from relayd.cli.watch import add_options, show
 
 HELP = "show generation, listeners, upstreams and exchanges in flight of the running relayd"
@@ -45,6 +47,20 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
         bound = f" of {amount(held['limit_bytes'])}" if held["limit_bytes"] else ""
         line = f"request buffers {amount(held['used_bytes'])}{bound}, waiting for memory: {held['waiting']}"
         yield paint(line, "yellow") if held["waiting"] else line
+    keys = data.get("keys")
+    if keys and keys["issued"]:
+        yield f"{keys['issued']} keys of relayd keys"
+    if keys and keys["fault"]:
+        yield paint(f"the key store cannot be read: {keys['fault']}", "red")
+    store = data.get("store")  # missing in the reply of an older daemon
+    if store and store["degraded"]:
+        yield paint(f"the store {store['kind']} is degraded: {plain(str(store.get('why', '')))}", "red")
+        if "server" in store:
+            since = span(max(0.0, clock.wall() - store["since"]))
+            line = f"  {store['server']}, for {since}, on_failure: {store['on_failure']}, waiting: {store['waiting']}"
+            yield paint(line, "red")
+    elif store and "server" in store:
+        yield f"store {store['kind']} {store['server']}, changes that wait: {store['waiting']}"
     yield ""
     rows = [("LISTENER", "ADDRESS")]
     rows += [(one["name"], one["address"] + (" TLS" if one["tls"] else "")) for one in data["listeners"]]
@@ -57,13 +73,22 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
         for end in one["endpoints"]:
             row_of = one["name"], one["protocol"], end["endpoint"], str(end["in_flight"]), state(end), addresses(end)
             upstreams.append(row_of)
+        if not one["endpoints"]:
+            upstreams.append((one["name"], one["protocol"], "none", str(one["in_flight"]), paint("empty", "red"), ""))
     if len(upstreams) > 1:
         yield ""
         yield from table([*upstreams])
+    for one in data["upstreams"]:
+        if source := discovery(one):
+            yield paint(f"{one['name']}: {source}", "dim" if is_settled(one) else "yellow")
     gates = [(one["name"], f"{one['in_flight']} of {one['requests'] or 'any'}", waiting(one)) for one in data["gates"]]
     if gates:
         yield ""
         yield from table([("LIMIT", "IN FLIGHT", "WAITING"), *gates])
+    if data.get("limits"):  # missing in a daemon of an older version
+        yield ""
+        rates = [(one[0], one[1], f"{one[3]} of {one[2]}", one[6]) for one in map(limit_row, data["limits"])]
+        yield from table([("RATE, BUDGET", "COUNTS", "USED", "FREE IN"), *rates])
     yield ""
     yield f"{data['in_flight']} exchanges in flight"
     if data["exchanges"]:

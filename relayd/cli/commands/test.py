@@ -16,10 +16,10 @@ from typing import Any
 from relayd.cli.config_file import add_config_option, config_file, show
 from relayd.cli.explanation import HypotheticalRequest, explanation
 from relayd.cli.output import out, paint
+from relayd.config.access import authenticators_of
 from relayd.config.assertions import REQUEST, Assertion, Assertions
 from relayd.config.load import load, load_section
 from relayd.config.model import Config
-from relayd.config.route import authenticators_of
 from relayd.errors import ConfigError, ExchangeError
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan

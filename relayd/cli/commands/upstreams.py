@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.cli.output import addresses, paint, plain, span, table
+from relayd.cli.output import addresses, discovery, is_settled, paint, plain, span, table
 from relayd.cli.watch import add_options, show
 
 HELP = "show every endpoint: its state, breaker, health and load"
@@ -34,12 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
 def lines(data: dict[str, Any]) -> Iterator[str]:
     """One line for each endpoint."""
     rows = [row(upstream, endpoint) for upstream in data["upstreams"] for endpoint in upstream["endpoints"]]
-    if not rows:
+    if not data["upstreams"]:
         yield "there are no upstreams"
         return
     yield from table([COLUMNS, *rows])
     for upstream in data["upstreams"]:
-        if upstream["endpoints"] and not upstream["available"]:
+        if source := discovery(upstream):
+            yield paint(f"{upstream['name']}: {source}", "dim" if is_settled(upstream) else "yellow")
+        if not upstream["available"]:
             yield paint(f"{upstream['name']}: no endpoint is available", "red")
         for endpoint in upstream["endpoints"]:
             if known := addresses(endpoint):

@@ -11,7 +11,8 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols.anthropic_messages.call_ids import from_client
 from relayd.protocols.canon import File, Image, Part, Reasoning, Text, ToolCall, ToolResult
-from relayd.protocols.dialect import Refused
+from relayd.protocols.dialect import Refused, run_steps
+from relayd.wire.json_steps import Steps
 
 # Blocks of tools that run on Anthropic's servers, dropped everywhere; so are all other `*_tool_result` blocks.
 _SERVER_BLOCKS = frozenset(
@@ -25,6 +26,11 @@ SYSTEM = frozenset(("text",))
 
 
 def read_blocks(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, ...]:
+    """As `block_steps`, at once."""
+    return run_steps(block_steps(content, at, allowed))
+
+
+def block_steps(content: Any, at: str, allowed: frozenset[str]) -> Steps[tuple[Part, ...]]:
     """The parts of a message's content: a string, or a list of blocks of the allowed types. Raises Refused."""
     if isinstance(content, str):
         return (Text(content),) if content else ()
@@ -38,9 +44,10 @@ def read_blocks(content: Any, at: str, allowed: frozenset[str]) -> tuple[Part, .
         block = _json.checked(one, "an object", here[:-1])
         kind = _json.required(block, "type", "a string", here)
         if kind in allowed:
-            part = _READERS[kind](block, here)
+            part = (yield from _tool_use(block, here)) if kind == "tool_use" else _READERS[kind](block, here)
             if part is not None:
                 parts.append(part)
+            yield
         elif kind not in _SERVER_BLOCKS and not kind.endswith("_tool_result"):
             raise Refused(f"{here}type: {kind!r} blocks are not supported here.", f"{here}type")
     return tuple(parts)
@@ -111,12 +118,12 @@ def _compaction(block: dict[str, Any], at: str) -> Part | None:
     return Text(text) if text else None
 
 
-def _tool_use(block: dict[str, Any], at: str) -> Part:
+def _tool_use(block: dict[str, Any], at: str) -> Steps[Part]:
     arguments = _json.optional(block, "input", "an object", at)
     name, identity = _json.required(block, "name", "a string", at), _json.required(block, "id", "a string", at)
     if not name or not identity:
         raise Refused(f"{at}id and {at}name must not be empty.", f"{at}id")
-    return ToolCall(from_client(identity), name, _json.write_bounded(arguments, f"{at}input") if arguments else "{}")
+    return ToolCall(from_client(identity), name, (yield from _json.write_text_steps(arguments)) if arguments else "{}")
 
 
 def _tool_result(block: dict[str, Any], at: str) -> Part:
@@ -142,6 +149,5 @@ _READERS: dict[str, Callable[[dict[str, Any], str], Part | None]] = {
     "thinking": _thinking,
     "redacted_thinking": _redacted,
     "compaction": _compaction,
-    "tool_use": _tool_use,
     "tool_result": _tool_result,
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 from relayd.protocols import _data_url, _json
 from relayd.protocols._capabilities import MESSAGES
-from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._tool_arguments import arguments_steps
 from relayd.protocols.anthropic_messages.call_ids import for_endpoint
 from relayd.protocols.anthropic_messages.thinking_memory import recall
 from relayd.protocols.canon import (
@@ -123,7 +123,7 @@ class History:
                     else:
                         thoughts += known
                 has_call = True
-                blocks.append(_call(part, at))
+                blocks.append((yield from _call(part)))
                 self.call_names.setdefault(MESSAGES.tool_name(part.name))
                 self._expected.append(blocks[-1]["id"])
                 self._open.add(blocks[-1]["id"])
@@ -189,11 +189,11 @@ def _thoughts(thoughts: list[Reasoning]) -> list[Block]:
     return blocks
 
 
-def _call(part: ToolCall, at: str) -> Block:
+def _call(part: ToolCall) -> Steps[Block]:
     if part.kind == "custom":
         value: Any = {"input": part.arguments}
     else:
-        value = arguments_object(part.arguments)
+        value = yield from arguments_steps(part.arguments)
     return {"type": "tool_use", "id": for_endpoint(part.id), "name": MESSAGES.tool_name(part.name), "input": value}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._schema_keywords import can_be_strict
 from relayd.protocols._token_estimate import count_steps
-from relayd.protocols.anthropic_messages.blocks import ASSISTANT, SYSTEM, USER, read_blocks
+from relayd.protocols.anthropic_messages.blocks import ASSISTANT, SYSTEM, USER, block_steps
 from relayd.protocols.canon import (
     Format,
     Message,
@@ -105,7 +105,7 @@ def _messages(members: dict[str, Any]) -> Steps[tuple[Message, ...]]:
         raise Refused(f"messages: there may be {MOST_MESSAGES} of them, not {len(found)}.", "messages")
     messages: list[Message] = []
     if members.get("system") is not None:
-        parts = _system(members["system"], "system")
+        parts = yield from _system(members["system"], "system")
         if parts:
             messages.append(Message("system", parts))
     for number, one in enumerate(found):
@@ -117,13 +117,13 @@ def _messages(members: dict[str, Any]) -> Steps[tuple[Message, ...]]:
         if content is None:
             raise Refused(f"Missing required parameter: '{at}.content'.", f"{at}.content", "missing_required_parameter")
         if role == "system":
-            parts = _system(content, f"{at}.content")
+            parts = yield from _system(content, f"{at}.content")
             if parts:
                 messages.append(Message("system", parts))
         elif role == "user":
-            messages.extend(_user_turn(content, f"{at}.content"))
+            messages.extend((yield from _user_turn(content, f"{at}.content")))
         elif role == "assistant":
-            parts = read_blocks(content, f"{at}.content", ASSISTANT)
+            parts = yield from block_steps(content, f"{at}.content", ASSISTANT)
             if parts:
                 messages.append(Message("assistant", parts))
         else:
@@ -131,13 +131,13 @@ def _messages(members: dict[str, Any]) -> Steps[tuple[Message, ...]]:
     return tuple(messages)
 
 
-def _system(content: Any, at: str) -> tuple[Part, ...]:
-    parts = read_blocks(content, at, SYSTEM)
+def _system(content: Any, at: str) -> Steps[tuple[Part, ...]]:
+    parts = yield from block_steps(content, at, SYSTEM)
     return tuple(part for part in parts if not (isinstance(part, Text) and part.text.startswith(_BILLING)))
 
 
-def _user_turn(content: Any, at: str) -> list[Message]:
-    parts = read_blocks(content, at, USER)
+def _user_turn(content: Any, at: str) -> Steps[list[Message]]:
+    parts = yield from block_steps(content, at, USER)
     results = tuple(part for part in parts if isinstance(part, ToolResult))
     if not results:
         return [Message("user", parts)] if parts else []

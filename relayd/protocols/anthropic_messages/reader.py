@@ -36,9 +36,11 @@ from relayd.protocols.canon import (
 )
 from relayd.protocols.dialect import Memory, Options
 from relayd.wire.json_scanner import MAX_DEPTH
+from relayd.wire.json_steps import Steps
 
 FRAMING = Framing(line_bytes=4 * MIB, frame_bytes=8 * MIB)
 MOST_BLOCKS = 4096
+STEP_BLOCKS = 256
 MOST_INPUT_CHARS = 16 * 1024 * 1024  # of inputs that come whole with the start of a block
 
 _NO_MESSAGE = Failure(502, "The upstream's answer is not a message.", code="upstream_malformed")
@@ -80,17 +82,17 @@ class MessagesDecoder:
 
     # ---- called by the reader
 
-    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+    def value(self, value: Any, events: list[Event], is_error: bool) -> Steps[None] | None:
         """One event of the stream."""
-        if value.__class__ is dict:
-            if value.get("type") == "content_block_delta":
-                self._delta(value, events)
-            else:
-                events += self._event(value, is_error)
+        if value.__class__ is not dict:
+            return None
+        if value.get("type") == "content_block_delta":
+            return self._delta(value, events)
+        return self._event(value, events, is_error)
 
-    def body(self, value: Any, events: list[Event]) -> None:
+    def body(self, value: Any, events: list[Event]) -> Steps[None]:
         """A plain message."""
-        events += self._message(_json.an_object(value))
+        yield from self._message(_json.an_object(value), events)
 
     def done_marker(self, events: list[Event]) -> None:
         """Ignored: not part of this dialect, but some gateways write one."""
@@ -109,10 +111,13 @@ class MessagesDecoder:
         self.over = True
         return [failure]
 
-    def _event(self, value: dict[str, Any], is_error: bool) -> list[Event]:
+    def _event(self, value: dict[str, Any], events: list[Event], is_error: bool) -> Steps[None]:
+        events += yield from self._events_of(value, is_error)
+
+    def _events_of(self, value: dict[str, Any], is_error: bool) -> Steps[list[Event]]:
         kind = value.get("type")
         if kind == "content_block_start":
-            return self._start(value.get("index"), _json.an_object(value.get("content_block")))
+            return (yield from self._start(value.get("index"), _json.an_object(value.get("content_block"))))
         if kind == "content_block_stop":
             return self._close(value.get("index"))
         if kind == "message_start":
@@ -128,20 +133,24 @@ class MessagesDecoder:
         failure = None if kind or self._stop[0] else unnamed_failure_of(value)
         return [] if failure is None else self._failed(failure)
 
-    def _message(self, value: dict[str, Any]) -> list[Event]:
+    def _message(self, value: dict[str, Any], events: list[Event]) -> Steps[None]:
         """A plain message, processed like the events of a stream."""
         if value.get("type") == "error" or value.get("error"):
-            return self._failed(failure_in_stream(value))
+            events += self._failed(failure_in_stream(value))
+            return
         if not isinstance(value.get("content"), list):
-            return self._failed(_NO_MESSAGE)
-        events = self._begin(value)
+            events += self._failed(_NO_MESSAGE)
+            return
+        events += self._begin(value)
         for index, one in enumerate(value["content"]):
-            events += self._start(index, _json.an_object(one))
+            events += yield from self._start(index, _json.an_object(one))
             if self.over:
-                return events
+                return
             events += self._close(index)
+            if index % STEP_BLOCKS == STEP_BLOCKS - 1:
+                yield
         self._set_stop_reason(value)
-        return events + self._end()
+        events += self._end()
 
     # ---- the message
 
@@ -157,9 +166,8 @@ class MessagesDecoder:
         return [read_usage(self._usage)] if self._usage else []
 
     def _set_stop_reason(self, delta: dict[str, Any]) -> None:
-        reason = _json.a_text(delta.get("stop_reason"))
-        if reason:
-            self._stop = reason[:MAX_ID_CHARS].lower(), _json.a_text(delta.get("stop_sequence"))[:MAX_ID_CHARS] or None
+        if reason := _json.a_reason(delta.get("stop_reason")):
+            self._stop = reason, _json.a_text(delta.get("stop_sequence"))[:MAX_ID_CHARS] or None
 
     def _end(self) -> list[Event]:
         if not self.begun:
@@ -181,7 +189,7 @@ class MessagesDecoder:
 
     # ---- its blocks
 
-    def _start(self, index: Any, block: dict[str, Any]) -> list[Event]:
+    def _start(self, index: Any, block: dict[str, Any]) -> Steps[list[Event]]:
         if index.__class__ is not int:
             index = self._latest + 1
         self._latest = index
@@ -202,19 +210,19 @@ class MessagesDecoder:
             self._keep_thought(Reasoning("", redacted=data), len(data))
             events.append(ReasoningDelta(redacted=data))
         elif kind == "tool_use":
-            events += self._call(block_state, block)
+            events += yield from self._call(block_state, block)
         return events
 
-    def _call(self, block_state: _Block, block: dict[str, Any]) -> list[Event]:
+    def _call(self, block_state: _Block, block: dict[str, Any]) -> Steps[list[Event]]:
         identity, name = _json.a_text(block.get("id")), _json.a_text(block.get("name"))
         if not identity or not name:
             return self._failed(Failure(502, "The upstream's answer has a tool call without a name or an id."))
         if len(identity) > MAX_ID_CHARS or len(name) > MAX_ID_CHARS or self._calls >= MOST_CALLS:
             return self._failed(TOO_LARGE)
         initial_input = _json.an_object(block.get("input"))
-        if _json.is_deeper(initial_input, MAX_DEPTH):
+        if (yield from _json.is_deeper_steps(initial_input, MAX_DEPTH)):
             return self._failed(TOO_LARGE)
-        block_state.call, block_state.input = self._calls, _json.write_text(initial_input)
+        block_state.call, block_state.input = self._calls, (yield from _json.write_text_steps(initial_input))
         try:
             self._inputs.charge(len(block_state.input))
         except ResponseTooLarge:
@@ -228,14 +236,14 @@ class MessagesDecoder:
         self._thoughts, self._thought_chars = [], 0
         return [ToolStart(block_state.call, identity, name)]
 
-    def _delta(self, value: dict[str, Any], events: list[Event]) -> None:
+    def _delta(self, value: dict[str, Any], events: list[Event]) -> Steps[None]:
         index = value.get("index")
         block = self._blocks.get(index if index.__class__ is int else self._latest)
         delta = value.get("delta")
         if not isinstance(delta, dict):
             return
         kind = delta.get("type")
-        if block is None and (block := self._unannounced(index, kind, events)) is None:
+        if block is None and (block := (yield from self._unannounced(index, kind, events))) is None:
             return
         block_kind = block.kind
         if kind == "text_delta":
@@ -251,13 +259,13 @@ class MessagesDecoder:
         elif kind == "signature_delta" and block_kind == "thinking" and len(block.signature) < LARGEST_CHARS:
             block.signature += _json.a_text(delta.get("signature"))
 
-    def _unannounced(self, index: Any, kind: Any, events: list[Event]) -> _Block | None:
+    def _unannounced(self, index: Any, kind: Any, events: list[Event]) -> Steps[_Block | None]:
         """The block of a delta without a content_block_start; arguments without a call are an error."""
         if kind == "input_json_delta":
             events += self._failed(_NO_CALL)
         if kind not in ("text_delta", "thinking_delta"):
             return None
-        events += self._start(index, {"type": kind.removesuffix("_delta")})
+        events += yield from self._start(index, {"type": kind.removesuffix("_delta")})
         return self._blocks.get(self._latest)
 
     def _text(self, text: str) -> list[Event]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
-from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._tool_arguments import arguments_steps
 from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.block_assembler import MOST_BUFFERED_BYTES, BlockAssembler, BufferLimitExceeded
 from relayd.protocols.anthropic_messages.errors import error_object, render_error
@@ -186,14 +186,9 @@ class _MessageWriter:
         block = self.content[index]
         text = self._pieces.text()
         if block["type"] == "tool_use":
-            block["input"] = _input(text)
+            block["input"] = text  # `response_steps` makes an object of it
         elif block["type"] != "redacted_thinking":
             block[block["type"]] = text
-
-
-def _input(text: str) -> dict[str, Any]:
-    """A call's arguments as the object that a plain message requires; other text is wrapped, not dropped."""
-    return arguments_object(text)
 
 
 class PlainRenderer(Renderer):
@@ -241,6 +236,10 @@ class PlainRenderer(Renderer):
         if failure is not None:
             return render_error(failure, self._context.request_id)
         message = _begun(self._model, self._begin)
+        for block in self._blocks.content:
+            if block["type"] == "tool_use" and isinstance(block["input"], str):
+                block["input"] = yield from arguments_steps(block["input"])
+                yield
         message["content"] = self._blocks.content
         message["stop_reason"], message["stop_sequence"] = self._assembler.stop()
         message["usage"] = _usage_members(self._assembler.usage)

@@ -25,13 +25,18 @@ def store(memory: Memory, call_id: str, thoughts: list[Reasoning]) -> None:
         if one.signature or one.redacted
     ]
     if value:
-        memory.put(_KEY + call_id, value)
+        memory.put(thoughts_key(call_id), value)
+
+
+def thoughts_key(call_id: str) -> str:
+    """The key under which the thinking before this call is stored."""
+    return _KEY + call_id
 
 
 def recall(memory: Memory, call_id: str) -> list[Reasoning]:
     """The thinking before this call; empty if it is unknown."""
     found: list[Reasoning] = []
-    for one in _json.a_list(memory.get(_KEY + call_id)):
+    for one in _json.a_list(memory.get(thoughts_key(call_id))):
         members: dict[str, Any] = _json.an_object(one)
         found.append(
             Reasoning(

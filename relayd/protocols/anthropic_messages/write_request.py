@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from relayd.protocols import _thinking
 from relayd.protocols._capabilities import MESSAGES, ModelFamily
 from relayd.protocols._schema_keywords import fit_schema
 from relayd.protocols._stop_strings import require_stop_limits
 from relayd.protocols._thinking import requested_thinking
+from relayd.protocols._tool_arguments import require_few_values
 from relayd.protocols._tools import body_steps, tool_steps
-from relayd.protocols._turns import last_calls, merge_turns
+from relayd.protocols._turns import call_ids, last_calls, merge_turns
 from relayd.protocols.anthropic_messages.history import History
+from relayd.protocols.anthropic_messages.thinking_memory import thoughts_key
 from relayd.protocols.canon import Request, Thinking, Tool
 from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
 from relayd.wire.json_steps import Steps
@@ -45,12 +48,18 @@ def write_request(request: Request, options: Options, memory: Memory) -> Encoded
     return run_steps(write_steps(request, options, memory))
 
 
+def recalled_keys(request: Request) -> list[str]:
+    """The keys of the memory that `write_request` looks at."""
+    return [*_thinking.recalled_keys(request), *(thoughts_key(one) for one in call_ids(request.messages))]
+
+
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:
     """The same in steps."""
     if request.n is not None and request.n != 1:
         raise Refused("Messages endpoints return one choice: n must be 1.", "n")
+    yield from require_few_values(request.messages)
     history = History(memory, options.unanswered_calls, last_calls(request.messages))
-    for number, message in enumerate(merge_turns(request.messages)):
+    for number, message in enumerate((yield from merge_turns(request.messages))):
         yield from history.add_steps(message, f"messages[{number}]")
         yield
     history.end()

@@ -66,14 +66,15 @@ def dialect(settings: Settings = Settings()) -> Dialect:
         if _LANGUAGE.fullmatch(language):
             instructions += f" The language is {language}."
         messages = [Message("system", (Text(instructions),))]
-        for question, answer in _turns(context.memory, session, settings):
+        turns = yield from _turns(context.memory, session, settings)
+        for question, answer in turns:
             messages += [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
         messages.append(Message("user", (Text(text),)))
         return Request(
             model=settings.model,
             messages=tuple(messages),
             max_tokens=settings.max_tokens,
-            extra={"session": session, "query": text},
+            extra={"session": session, "query": text, "turns": turns},
         )
 
     def renderer(request: Request, context: RequestContext) -> FulfilmentRenderer:
@@ -92,6 +93,7 @@ def dialect(settings: Settings = Settings()) -> Dialect:
         read_error=_openai_errors.read_error,
         read_request=read_request,
         read_steps=read_steps,
+        recalls=True,
         renderer=renderer,
         local=local,
         drops=(
@@ -154,9 +156,7 @@ class FulfilmentRenderer(Renderer):
         session, answer = self._request.extra["session"], self._texts.text().strip()
         if not session or not answer:
             return
-        turns = _turns(self._context.memory, session, self._settings)
-        turns.append((self._request.extra["query"], answer))
-        last = turns[-self._settings.turns :]
+        last = [*self._request.extra["turns"], (self._request.extra["query"], answer)][-self._settings.turns :]
         stored = [[question[:MOST_REMEMBERED], text[:MOST_REMEMBERED]] for question, text in last]
         self._context.memory.put(_key(session), {"at": clock.wall(), "turns": stored})
 
@@ -165,9 +165,9 @@ def _key(session: str) -> str:
     return _KEY + hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _turns(memory: Memory, session: str, settings: Settings) -> list[tuple[str, str]]:
+def _turns(memory: Memory, session: str, settings: Settings) -> Steps[list[tuple[str, str]]]:
     """The stored turns of this session; empty if they are older than remember_s."""
-    stored: Any = memory.get(_key(session)) if session else None
+    stored: Any = (yield from memory.get_steps(_key(session))) if session else None
     if not isinstance(stored, dict) or not isinstance(stored.get("at"), int | float):
         return []
     if clock.wall() - stored["at"] > settings.remember_s:

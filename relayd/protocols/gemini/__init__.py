@@ -6,7 +6,7 @@ from relayd.protocols import _chat_usage
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.gemini.errors import read_error, render_error
 from relayd.protocols.gemini.reader import reader
-from relayd.protocols.gemini.request import write_request, write_steps
+from relayd.protocols.gemini.request import recalled_keys, write_request, write_steps
 from relayd.protocols.gemini.usage import TAP
 from relayd.protocols.model_list import GEMINI, GEMINI_SOURCE
 
@@ -14,14 +14,21 @@ DIALECT = Dialect(
     name="gemini",
     title="Google Gemini",
     paths=(),
+    provider="gcp.gemini",
+    operations=(
+        (b":generateContent", "generate_content"), (b":streamGenerateContent", "generate_content"),
+        (b":embedContent", "embeddings"),
+    ),
     render_error=render_error,
     read_error=read_error,
     write_request=write_request,
+    recalled_keys=recalled_keys,
     reader=reader,
     write_steps=write_steps,
     default_base_path=b"/v1beta",
     key_header=b"x-goog-api-key",
     tap=TAP,
+    image_mark=rb'"mime_?[tT]ype"\s*:\s*"image/',
     other_taps=((b"/chat/completions", _chat_usage.TAP),),
     model_list=GEMINI_SOURCE,
     listing=GEMINI,

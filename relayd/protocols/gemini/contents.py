@@ -16,7 +16,7 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._capabilities import GEMINI, ModelFamily
 from relayd.protocols._data_url import is_data_url, media_type_of_url, parse_data_url
-from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._tool_arguments import arguments_steps, require_few_values
 from relayd.protocols._turns import last_calls, merge_turns
 from relayd.protocols.canon import Audio, File, Image, Message, Part, Refusal, Request, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Memory, Options, Refused, run_steps
@@ -39,12 +39,13 @@ def content_steps(
     request: Request, family: ModelFamily, options: Options, memory: Memory
 ) -> Steps[dict[str, Any]]:
     """The same in steps."""
+    yield from require_few_values(request.messages, with_results=True)
     last = last_calls(request.messages)
 
     def belongs_to_batch(call: ToolCall) -> bool:
         return last[call.id] is call and made_without_signature(call, memory)
 
-    messages = merge_turns(request.messages, belongs_to_batch)
+    messages = yield from merge_turns(request.messages, belongs_to_batch)
     return (yield from _Conversation(messages, family, options, memory, last).written())
 
 
@@ -108,7 +109,7 @@ class _Conversation:
         parts: list[dict[str, Any]] = []
         for part in message.parts:
             if isinstance(part, ToolCall):
-                parts.append(self._call(part, next(signatures), at))
+                parts.append((yield from self._call(part, next(signatures))))
                 yield
             elif isinstance(part, Text | Refusal):
                 parts += [{"text": part.text}] if part.text else []
@@ -118,8 +119,10 @@ class _Conversation:
         if calls:
             self._add("user", (yield from self._answered(calls)))
 
-    def _call(self, call: ToolCall, signature: str | None, at: str) -> dict[str, Any]:
-        inner: dict[str, Any] = {"name": GEMINI.tool_name(call.name), "args": _arguments(call, at)}
+    def _call(self, call: ToolCall, signature: str | None) -> Steps[dict[str, Any]]:
+        custom = call.kind == "custom"
+        arguments = {"input": call.arguments} if custom else (yield from arguments_steps(call.arguments))
+        inner: dict[str, Any] = {"name": GEMINI.tool_name(call.name), "args": arguments}
         if self._generation.call_ids:
             inner["id"] = call.id
         part: dict[str, Any] = {"functionCall": inner}
@@ -136,7 +139,7 @@ class _Conversation:
             left = self._answers.get(call.id)
             if left:
                 answer = left.popleft()
-                response = _response(answer)
+                response = yield from _response(answer)
                 others += [_part(part, "messages") for part in answer.parts if not isinstance(part, Text)]
             elif self._options.unanswered_calls == "refuse":
                 raise Refused(f"The call {call.id[:80]!r} in the history has no result.", "messages")
@@ -156,24 +159,17 @@ def _texts(message: Message, at: str) -> list[dict[str, Any]]:
     return [{"text": part.text} for part in message.parts if isinstance(part, Text) and part.text]
 
 
-def _arguments(call: ToolCall, at: str) -> dict[str, Any]:
-    """A call's arguments as an object."""
-    if call.kind == "custom":
-        return {"input": call.arguments}
-    return arguments_object(call.arguments)
-
-
-def _response(answer: ToolResult) -> dict[str, Any]:
+def _response(answer: ToolResult) -> Steps[dict[str, Any]]:
     """A tool result as an object; other text is wrapped into one."""
     text = "\n".join(part.text for part in answer.parts if isinstance(part, Text))
     if answer.is_error:
         return {"error": text}
     if text.lstrip()[:1] == "{":
         try:
-            value = _json.parse_bounded(text)
+            value = yield from _json.parse_bounded_steps(text)
         except ValueError:
             value = None
-        if isinstance(value, dict) and not _json.is_deeper(value, MAX_DEPTH):
+        if isinstance(value, dict) and not (yield from _json.is_deeper_steps(value, MAX_DEPTH)):
             return value
     return {"result": text}
 

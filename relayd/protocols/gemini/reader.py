@@ -17,7 +17,7 @@ from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
 from relayd.protocols._capabilities import GEMINI
 from relayd.protocols._event_pieces import tokens_of
 from relayd.protocols._response_reader import CUT, MIB, Framing, ResponseReader
-from relayd.protocols._tool_arguments import object_text
+from relayd.protocols._tool_arguments import written_steps
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
@@ -38,10 +38,12 @@ from relayd.protocols.gemini.errors import failure_in
 from relayd.protocols.gemini.signatures import store
 from relayd.protocols.gemini.usage import read_usage
 from relayd.wire.json_scanner import MAX_DEPTH
+from relayd.wire.json_steps import Steps
 
 FRAMING = Framing(line_bytes=16 * MIB, frame_bytes=16 * MIB)  # a generated image is one line
 MOST_CHOICES = 128
 MOST_ID = 256
+STEP_ENTRIES = 256  # of a list
 
 _FILTERED = (
     "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY",
@@ -81,22 +83,24 @@ class GeminiDecoder:
 
     # ---- called by the reader
 
-    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+    def value(self, value: Any, events: list[Event], is_error: bool) -> Steps[None]:
         """One frame of a stream."""
-        for one in value if isinstance(value, list) else (value,):
+        for number, one in enumerate(value if isinstance(value, list) else (value,), 1):
+            if number % STEP_ENTRIES == 0:
+                yield
             if not isinstance(one, dict):
                 self._malformed(events, "The upstream sent a frame that is not an object.")
             elif (failure := failure_in(one)) is not None:
                 self.fail(failure, events)
             else:
-                self._chunk(one, events)
+                yield from self._chunk(one, events)
             if self.over:
                 return
 
-    def body(self, value: Any, events: list[Event]) -> None:
+    def body(self, value: Any, events: list[Event]) -> Steps[None]:
         """A plain response."""
         self._whole = True
-        self.value(value, events, False)
+        yield from self.value(value, events, False)
         if not self.over:
             self.end_of_stream(events)
 
@@ -147,7 +151,7 @@ class GeminiDecoder:
 
     # ---- chunks
 
-    def _chunk(self, chunk: dict[str, Any], events: list[Event]) -> None:
+    def _chunk(self, chunk: dict[str, Any], events: list[Event]) -> Steps[None]:
         if not self.begun:
             self.begun = True
             identity, model = (_json.a_text(chunk.get(key))[:MAX_ID_CHARS] for key in ("responseId", "modelVersion"))
@@ -157,7 +161,7 @@ class GeminiDecoder:
                 continue
             index = candidate.get("index")
             choice = index if index.__class__ is int and 0 <= index < MOST_CHOICES else position
-            self._candidate(candidate, choice, events)
+            yield from self._candidate(candidate, choice, events)
             if self.over:
                 return
         feedback = chunk.get("promptFeedback")
@@ -172,11 +176,13 @@ class GeminiDecoder:
                 self._usage = usage
                 events.append(usage)
 
-    def _candidate(self, candidate: dict[str, Any], choice: int, events: list[Event]) -> None:
+    def _candidate(self, candidate: dict[str, Any], choice: int, events: list[Event]) -> Steps[None]:
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
         logprobs = _logprobs(candidate.get("logprobsResult"))
-        for part in _json.a_list(parts):
+        for number, part in enumerate(_json.a_list(parts), 1):
+            if number % STEP_ENTRIES == 0:
+                yield
             if not isinstance(part, dict):
                 continue
             text = part.get("text")
@@ -188,7 +194,7 @@ class GeminiDecoder:
                     logprobs = None
             call = part.get("functionCall")
             if isinstance(call, dict):
-                self._call(call, part.get("thoughtSignature"), choice, events)
+                yield from self._call(call, part.get("thoughtSignature"), choice, events)
                 if self.over:
                     return
             drawn = part.get("inlineData")
@@ -203,7 +209,7 @@ class GeminiDecoder:
         else:
             self._finish.setdefault(choice, ("", ""))
 
-    def _call(self, call: dict[str, Any], part_signature: Any, choice: int, events: list[Event]) -> None:
+    def _call(self, call: dict[str, Any], part_signature: Any, choice: int, events: list[Event]) -> Steps[None]:
         name = _json.a_text(call.get("name"))
         if not name:
             self._malformed(events, "The model called a function without a name.")
@@ -215,7 +221,7 @@ class GeminiDecoder:
             self._malformed(events, "The model called too many functions.")
             return
         arguments = call.get("args")
-        if _json.is_deeper(arguments, MAX_DEPTH):
+        if (yield from _json.is_deeper_steps(arguments, MAX_DEPTH)):
             self._malformed(events, "The model's call has arguments that are nested too deeply.")
             return
         call_id = _json.a_text(call.get("id"))
@@ -227,7 +233,7 @@ class GeminiDecoder:
         index = self._calls.get(choice, 0)
         self._calls[choice] = index + 1
         events.append(ToolStart(index, call_id, name, choice, signature))
-        text = object_text(arguments) if isinstance(arguments, str) else _json.write_text(arguments or {})
+        text = yield from written_steps(arguments)
         events.append(ToolDelta(index, text, choice))
 
 

@@ -13,12 +13,15 @@ from urllib.parse import quote
 from relayd.protocols import _json
 from relayd.protocols._capabilities import GEMINI, ModelFamily
 from relayd.protocols._stop_strings import require_stop_limits
+from relayd.protocols._thinking import recalled_keys as thinking_keys
 from relayd.protocols._thinking import requested_thinking
 from relayd.protocols._tools import body_steps, tool_steps
+from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import Request, Thinking, Tool, ToolChoice
 from relayd.protocols.dialect import EncodedRequest, Memory, Options, Refused, run_steps
 from relayd.protocols.gemini.contents import content_steps
 from relayd.protocols.gemini.schema import to_openapi_subset
+from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 from relayd.wire.json_steps import Steps
 
 _COLLECTION = re.compile(r"(models|tunedModels)/(.+)", re.DOTALL)
@@ -38,6 +41,11 @@ _SEEDS = 1 << 31
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for a Gemini endpoint. Raises Refused."""
     return run_steps(write_steps(request, options, memory))
+
+
+def recalled_keys(request: Request) -> list[str]:
+    """The keys of the memory that `write_request` looks at."""
+    return [*thinking_keys(request), *(signature_key(one) for one in call_ids(request.messages))]
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relayd.protocols import _chat_usage
-from relayd.protocols._thinking import learn
+from relayd.protocols._thinking import learn, recalled_keys
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import OLLAMA, OLLAMA_SOURCE
 from relayd.protocols.ollama.errors import frame_error, read_error, render_error
@@ -16,9 +16,12 @@ DIALECT = Dialect(
     name="ollama",
     title="Ollama, native",
     paths=(),
+    provider="ollama",
+    operations=((b"/api/chat", "chat"), (b"/api/generate", "text_completion"), (b"/api/embed", "embeddings")),
     render_error=render_error,
     read_error=read_error,
     write_request=write_request,
+    recalled_keys=recalled_keys,
     reader=reader,
     local=local,
     write_steps=write_steps,

@@ -14,7 +14,7 @@ from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS
 from relayd.protocols._event_pieces import tokens_of
 from relayd.protocols._response_reader import CUT, MIB, Framing, ResponseReader
-from relayd.protocols._tool_arguments import object_text
+from relayd.protocols._tool_arguments import written_steps
 from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import (
     Begin,
@@ -33,6 +33,7 @@ from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.ollama.errors import failure_in
 from relayd.protocols.ollama.usage import facts, read_usage
 from relayd.wire.json_scanner import MAX_DEPTH
+from relayd.wire.json_steps import Steps
 
 FRAMING = Framing(line_bytes=4 * MIB, frame_bytes=4 * MIB, is_lines=True)
 MOST_ID = 256
@@ -60,7 +61,7 @@ class OllamaDecoder:
 
     # ---- called by the reader
 
-    def value(self, value: Any, events: list[Event], is_error: bool, is_body: bool = False) -> None:
+    def value(self, value: Any, events: list[Event], is_error: bool, is_body: bool = False) -> Steps[None]:
         """One line of a stream, or a body."""
         failure = failure_in(value)
         if failure is not None:
@@ -73,14 +74,14 @@ class OllamaDecoder:
             self.begun = True
             events.append(Begin("", _json.a_text(value.get("model"))[:MAX_ID_CHARS], _seconds(value.get("created_at"))))
         message, done = value.get("message"), value.get("done")
-        self._message(_json.an_object(message), value.get("logprobs"), events)
+        yield from self._message(_json.an_object(message), value.get("logprobs"), events)
         # A truncated plain response is not valid JSON, so `done` may be missing, as some servers leave it out.
         if not self.over and (done is True or (is_body and done is None and isinstance(message, dict))):
             self._last(value, events)
 
-    def body(self, value: Any, events: list[Event]) -> None:
+    def body(self, value: Any, events: list[Event]) -> Steps[None]:
         """A plain response."""
-        self.value(value, events, False, is_body=True)
+        yield from self.value(value, events, False, is_body=True)
         if not self.over:
             self.fail(CUT, events)
 
@@ -101,7 +102,7 @@ class OllamaDecoder:
 
     # ---- its parts
 
-    def _message(self, message: dict[str, Any], logprobs: Any, events: list[Event]) -> None:
+    def _message(self, message: dict[str, Any], logprobs: Any, events: list[Event]) -> Steps[None]:
         thought = message.get("thinking")
         if isinstance(thought, str) and thought:
             events.append(ReasoningDelta(thought))
@@ -109,11 +110,11 @@ class OllamaDecoder:
         if isinstance(text, str) and text:
             events.append(TextDelta(text, 0, tokens_of(_json.a_list(logprobs), _token) or None))
         for call in _json.a_list(message.get("tool_calls")):
-            self._call(_json.an_object(call), events)
+            yield from self._call(_json.an_object(call), events)
             if self.over:
                 return
 
-    def _call(self, call: dict[str, Any], events: list[Event]) -> None:
+    def _call(self, call: dict[str, Any], events: list[Event]) -> Steps[None]:
         function = _json.an_object(call.get("function"))
         name, arguments = _json.a_text(function.get("name")), function.get("arguments")
         fault = ""
@@ -123,7 +124,7 @@ class OllamaDecoder:
             fault = "The model called a function with a name that is too long."
         elif self._calls >= MOST_CALLS:
             fault = "The model called too many functions."
-        elif _json.is_deeper(arguments, MAX_DEPTH):
+        elif (yield from _json.is_deeper_steps(arguments, MAX_DEPTH)):
             fault = "The model's call has arguments that are nested too deeply."
         if fault:
             self._malformed(events, fault)
@@ -135,14 +136,15 @@ class OllamaDecoder:
         index = self._calls
         self._calls += 1
         self._ids.add(call_id)
-        text = object_text(arguments) if isinstance(arguments, str) else _json.write_text(arguments or {})
+        text = yield from written_steps(arguments)
+        yield
         events.append(ToolStart(index, call_id, name))
         events.append(ToolDelta(index, text))
 
     def _last(self, value: dict[str, Any], events: list[Event]) -> None:
         self.over = True
-        done_reason = _json.a_text(value.get("done_reason"))[:MAX_ID_CHARS]
-        reason = _REASONS.get(done_reason.lower(), "")
+        done_reason = _json.a_reason(value.get("done_reason"))
+        reason = _REASONS.get(done_reason, "")
         if not reason:
             self._malformed(events, f"The upstream stopped its answer for an unknown reason: {done_reason}.")
             return

@@ -13,7 +13,7 @@ from relayd.protocols import _json
 from relayd.protocols._capabilities import OLLAMA, ModelFamily
 from relayd.protocols._data_url import is_data_url, parse_data_url
 from relayd.protocols._thinking import requested_thinking
-from relayd.protocols._tool_arguments import arguments_object
+from relayd.protocols._tool_arguments import arguments_steps, require_few_values
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import (
@@ -55,7 +55,8 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
     """The same in steps."""
     if request.n is not None and request.n > 1:
         raise Refused("Ollama returns one choice.", "n", "unsupported_value")
-    messages = yield from _messages(merge_turns(request.messages), options)
+    yield from require_few_values(request.messages)
+    messages = yield from _messages((yield from merge_turns(request.messages)), options)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     body["stream"] = request.stream
     offered = _offered(request)
@@ -145,7 +146,7 @@ def _messages(messages: tuple[Message, ...], options: Options) -> Steps[list[dic
             names |= {call.id: call.name for call in calls}
             one["tool_calls"] = written_calls = []
             for call in calls:
-                written_calls.append(_call(call, at))
+                written_calls.append((yield from _call(call)))
                 yield
         for part in message.parts:
             if not isinstance(part, Text | Image | Refusal | Reasoning | ToolCall):
@@ -189,6 +190,7 @@ def _image(image: Image, at: str) -> str:
     return parsed[1]
 
 
-def _call(call: ToolCall, at: str) -> dict[str, Any]:
-    arguments = {"input": call.arguments} if call.kind == "custom" else arguments_object(call.arguments)
+def _call(call: ToolCall) -> Steps[dict[str, Any]]:
+    custom = call.kind == "custom"
+    arguments = {"input": call.arguments} if custom else (yield from arguments_steps(call.arguments))
     return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}

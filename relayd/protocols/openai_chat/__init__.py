@@ -10,16 +10,20 @@ from relayd.protocols.model_list import OPENAI_SOURCE
 from relayd.protocols.openai_chat import read_messages, read_request, write_request
 from relayd.protocols.openai_chat.reader import reader
 from relayd.protocols.openai_chat.renderer import renderer
+from relayd.protocols.rate_fields import openai_fields
 
 DIALECT = Dialect(
     name="openai_chat",
     title="OpenAI Chat Completions",
     paths=("/chat/completions",),
+    provider="openai",
+    operations=((b"/chat/completions", "chat"), (b"/completions", "text_completion"), (b"/embeddings", "embeddings")),
     render_error=render_error,
     read_error=read_error,
     read_request=read_request.read_request,
     renderer=renderer,
     write_request=write_request.write_request,
+    recalled_keys=write_request.recalled_keys,
     learn=learn,
     reader=reader,
     read_steps=read_request.read_steps,
@@ -32,8 +36,10 @@ DIALECT = Dialect(
     default_base_path=b"/v1",
     error_ends_stream=False,
     tap=_chat_usage.TAP,
+    image_mark=rb'"image_url"\s*:\s*[{"]',
     can_ask_usage=True,
     model_list=OPENAI_SOURCE,
+    rate_fields=openai_fields,
     drops=(
         "From a Chat client to another dialect: members of the request that are not in OpenAI's reference, `store`, "
         "`prediction`, `web_search_options` and the id of earlier audio responses are dropped; requests for an audio "

@@ -13,9 +13,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from relayd.protocols import _json
+from relayd.wire.json_steps import Steps
 
+STEP_VALUES = 512
+STEP_CHARS = 32 * 1024  # of a string
+_ESCAPE_CHARS = 6  # the longest escape
 _BLANK = re.compile(r"[ \t\r\n]*")
-_STRING_BEGIN = re.compile(r'[^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*')
+_inside = re.compile(r'[^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*').match
 _SCALAR = re.compile(r"[^\s,:\[\]{}\"]+")
 _HIGH_HALF = re.compile(r"[\ud800-\udbff]\Z")
 
@@ -24,14 +28,14 @@ class _Contradiction(Exception):
     """The text is no beginning of the value."""
 
 
-def continuation(text: str, value: dict[str, Any]) -> str | None:
-    """What follows `text` so that both together are `value` as JSON; None if `text` contradicts it.
+def continuation(text: str, value: dict[str, Any]) -> Steps[str | None]:
+    """What follows `text` so that both together are `value` as JSON; None if `text` contradicts it. In steps.
 
     The value must not be nested more deeply than the stack allows.
     """
     reader = _Reader(text)
     try:
-        rest = reader.value(value)
+        rest = yield from reader.value(value)
         if rest is None:
             reader.skip_blanks()
             return "" if reader.at_end else None
@@ -49,6 +53,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self._text, self._at = text, 0
+        self._count = 0  # of the values since the last pause
 
     @property
     def at_end(self) -> bool:
@@ -63,26 +68,30 @@ class _Reader:
         self.skip_blanks()
         return self._text[self._at : self._at + 1]
 
-    def value(self, value: Any) -> str | None:
+    def value(self, value: Any) -> Steps[str | None]:
+        self._count += 1
+        if self._count >= STEP_VALUES:
+            self._count = 0
+            yield
         sign = self._next()
         if not sign:
-            return _json.write_text(value)
+            return (yield from _json.write_text_steps(value))
         if isinstance(value, dict) and sign == "{":
-            return self._object(value)
+            return (yield from self._object(value))
         if isinstance(value, list) and sign == "[":
-            return self._list(value)
+            return (yield from self._list(value))
         if isinstance(value, str) and sign == '"':
-            return self._string(value)
+            return (yield from self._string(value))
         return self._scalar(value)
 
-    def _object(self, value: dict[str, Any]) -> str | None:
+    def _object(self, value: dict[str, Any]) -> Steps[str | None]:
         left = dict(value)
         self._at += 1
         first = True
         while True:
             sign = self._next()
             if not sign:
-                return _members(left, "" if first else ",") + "}"
+                return (yield from _members(left, "" if first else ",")) + "}"
             if sign == "}":
                 self._at += 1
                 if left:
@@ -92,32 +101,31 @@ class _Reader:
                 self._expect(",")
                 sign = self._next()
                 if not sign and left:
-                    return _members(left) + "}"
-            key, rest = self._key(left)
+                    return (yield from _members(left)) + "}"
+            key, rest = yield from self._key(left)
             member = left.pop(key)
+            if rest is None and self._next():
+                self._expect(":")
+                rest = yield from self.value(member)
+            else:
+                rest = f"{rest or ''}:{yield from _json.write_text_steps(member)}"
             if rest is not None:
-                return f"{rest}:{_json.write_text(member)}{_members(left, ',')}}}"
-            if not self._next():
-                return f":{_json.write_text(member)}{_members(left, ',')}}}"
-            self._expect(":")
-            rest = self.value(member)
-            if rest is not None:
-                return f"{rest}{_members(left, ',')}}}"
+                return f"{rest}{yield from _members(left, ',')}}}"
             first = False
 
-    def _list(self, value: list[Any]) -> str | None:
+    def _list(self, value: list[Any]) -> Steps[str | None]:
         self._at += 1
         for number, item in enumerate(value):
             sign = self._next()
             if not sign:
-                return _items(value[number:], "," if number else "") + "]"
+                return (yield from _items(value[number:], "," if number else "")) + "]"
             if number:
                 self._expect(",")
                 if not self._next():
-                    return _items(value[number:]) + "]"
-            rest = self.value(item)
+                    return (yield from _items(value[number:])) + "]"
+            rest = yield from self.value(item)
             if rest is not None:
-                return rest + _items(value[number + 1 :], ",") + "]"
+                return rest + (yield from _items(value[number + 1 :], ",")) + "]"
         if not self._next():
             return "]"
         self._expect("]")
@@ -128,42 +136,49 @@ class _Reader:
             raise _Contradiction
         self._at += 1
 
-    def _key(self, left: dict[str, Any]) -> tuple[str, str | None]:
+    def _key(self, left: dict[str, Any]) -> Steps[tuple[str, str | None]]:
         """The member that comes next, and what is missing of its name."""
         if self._next() != '"':
             raise _Contradiction
-        known, escape = self._read_string()
+        known, escape = yield from self._read_string()
         if escape is None:
             if known not in left:
                 raise _Contradiction
             return known, None
         for key in left:
-            if (rest := _rest_of(key, known, escape)) is not None:
+            if (rest := (yield from _rest_of(key, known, escape))) is not None:
                 return key, rest
         raise _Contradiction
 
-    def _string(self, value: str) -> str | None:
-        known, escape = self._read_string()
-        rest = None if escape is None else _rest_of(value, known, escape)
+    def _string(self, value: str) -> Steps[str | None]:
+        known, escape = yield from self._read_string()
+        rest = None if escape is None else (yield from _rest_of(value, known, escape))
         if rest is None and (escape is not None or known != value):
             raise _Contradiction
         return rest
 
-    def _read_string(self) -> tuple[str, str | None]:
+    def _read_string(self) -> Steps[tuple[str, str | None]]:
         """The characters of a string, and the incomplete escape at the end of the text; None for a closed string."""
-        text = self._text
-        found = _STRING_BEGIN.match(text, self._at + 1)
-        if found is None:
-            raise _Contradiction
-        known: str = json.loads(f'"{found[0]}"', strict=False)
-        end = found.end()
+        text, position = self._text, self._at + 1
+        parts: list[str] = []
+        while True:
+            stop = min(position + STEP_CHARS, len(text))
+            end = _inside(text, position, stop).end()  # type: ignore[union-attr]  # always matches
+            part: str = json.loads(f'"{text[position:end]}"', strict=False)
+            if stop == len(text) or end < stop - _ESCAPE_CHARS:
+                break
+            if _HIGH_HALF.search(part):  # its other half may follow in the next part
+                part, end = part[:-1], end - (_ESCAPE_CHARS if text[end - 1] < "\x80" else 1)
+            parts.append(part)
+            position = end
+            yield
         if text[end : end + 1] == '"':
             self._at = end + 1
-            return known, None
+            return "".join((*parts, part)), None
         self._at, escape = len(text), text[end:]
-        if half := _HIGH_HALF.search(known):
-            return known[: half.start()], found[0][-6:] + escape
-        return known, escape
+        if half := _HIGH_HALF.search(part):
+            part, escape = part[: half.start()], text[position:end][-_ESCAPE_CHARS:] + escape
+        return "".join((*parts, part)), escape
 
     def _scalar(self, value: Any) -> str | None:
         found = _SCALAR.match(self._text, self._at)
@@ -182,25 +197,25 @@ class _Reader:
         return "" if self.at_end else None
 
 
-def _members(members: dict[str, Any], before: str = "") -> str:
-    return before + _json.write_text(members)[1:-1] if members else ""
+def _members(members: dict[str, Any], before: str = "") -> Steps[str]:
+    return before + (yield from _json.write_text_steps(members))[1:-1] if members else ""
 
 
-def _items(items: list[Any], before: str = "") -> str:
-    return before + _json.write_text(items)[1:-1] if items else ""
+def _items(items: list[Any], before: str = "") -> Steps[str]:
+    return before + (yield from _json.write_text_steps(items))[1:-1] if items else ""
 
 
-def _rest_of(value: str, known: str, escape: str) -> str | None:
+def _rest_of(value: str, known: str, escape: str) -> Steps[str | None]:
     """What follows the characters `known` and the incomplete `escape` in a string that is `value`, with its closing
     quotation mark; None if the string does not begin so."""
     if not value.startswith(known):
         return None
     if not escape:
-        return _json.write_text(value[len(known) :])[1:]
+        return (yield from _json.write_text_steps(value[len(known) :]))[1:]
     character, rest = value[len(known) : len(known) + 1], value[len(known) + 1 :]
     for whole in _escapes(character):
         if whole.lower().startswith(escape.lower()):
-            return whole[len(escape) :] + _json.write_text(rest)[1:]
+            return whole[len(escape) :] + (yield from _json.write_text_steps(rest))[1:]
     return None
 
 

@@ -37,8 +37,11 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Memory, Options
 from relayd.protocols.openai_chat.reasoning_details import ReasoningDetails
 from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHARS, ToolCallAssembler
+from relayd.wire.json_steps import Steps
 
 MAX_CHOICES = 128
+STEP_ENTRIES = 256  # of a list
+_STEP_CALLS = 32
 
 _FINISH = {  # in lower case: some gateways pass on the reasons of other dialects
     "stop": "stop", "end_turn": "stop", "eos": "stop", "eos_token": "stop", "end_of_text": "stop", "complete": "stop",
@@ -65,12 +68,13 @@ _NO_COMPLETION = "The upstream's answer is not a chat completion."
 class _Choice:
     """The state of one choice; owned by the decoder."""
 
-    __slots__ = ("calls", "details", "finish", "stop")
+    __slots__ = ("calls", "details", "finish", "has_content", "stop")
 
     def __init__(self, calls: ToolCallAssembler) -> None:
         self.calls = calls
         self.details: ReasoningDetails | None = None
         self.finish: str | None = None
+        self.has_content = False
         self.stop: str | None = None
 
     def reason(self) -> str:
@@ -102,48 +106,52 @@ class ChatDecoder:
 
     # ---- called by the reader
 
-    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+    def value(self, value: Any, events: list[Event], is_error: bool) -> Steps[None] | None:
         """One chunk of a stream."""
         if is_error or _is_error(value):
             failure = failure_of(value, status_in(value, 502))
             self.fail(failure or Failure(502, "The upstream reported an error."), events)
         elif value.__class__ is dict:
-            self._chunk(value, events)
+            return self._chunk(value, events)
+        return None
 
-    def body(self, value: Any, events: list[Event]) -> None:
+    def body(self, value: Any, events: list[Event]) -> Steps[None]:
         """A plain response."""
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if _is_error(value):
             self.value(value, events, True)
         elif isinstance(value, dict) and _json.a_list(value.get("choices")):
-            self._chunk(value, events, whole=True)
-            self.done_marker(events)
+            yield from self._chunk(value, events, whole=True)
+            yield from self.done_marker(events)
         else:
             self._malformed(events, _NO_COMPLETION)
 
-    def end_of_stream(self, events: list[Event]) -> None:
+    def end_of_stream(self, events: list[Event]) -> Steps[None]:
         """The bytes have ended without [DONE]."""
         if self._choices and all(choice.finish is not None for choice in self._choices.values()):
-            self.done_marker(events)
+            yield from self.done_marker(events)
         elif not self._choices:
             self._malformed(events, _NO_COMPLETION)
         else:
             self.fail(CUT, events)
 
-    def done_marker(self, events: list[Event]) -> None:
+    def done_marker(self, events: list[Event]) -> Steps[None]:
         """The response is complete."""
         if self.over:
             return
         self.over = True
-        if not self._choices:
+        if not any(choice.finish is not None or choice.has_content for choice in self._choices.values()):
             self._malformed(events, _NO_COMPLETION)
             return
         for number, choice in sorted(self._choices.items()):
             try:
-                choice.calls.close(events)
+                yield from choice.calls.close(events, is_cut=choice.reason() in ("length", "content_filter"))
             except ResponseTooLarge as fault:
                 self._malformed(events, str(fault))
+                return
+            if choice.finish is None and choice.calls.is_cut:
+                self.fail(CUT, events)
                 return
             reason = choice.reason()
             if not reason:
@@ -170,7 +178,7 @@ class ChatDecoder:
 
     # ---- chunks
 
-    def _chunk(self, chunk: dict[str, Any], events: list[Event], whole: bool = False) -> None:
+    def _chunk(self, chunk: dict[str, Any], events: list[Event], whole: bool = False) -> Steps[None]:
         choices = chunk.get("choices")
         usage = chunk.get("usage") or _json.an_object(chunk.get("x_groq")).get("usage")
         if usage.__class__ is dict:
@@ -186,11 +194,13 @@ class ChatDecoder:
             return
         for position, item in enumerate(choices):
             if item.__class__ is dict:
-                self._choice(item, position, events, whole)
+                yield from self._choice(item, position, events, whole)
                 if self.over:
                     return
+                if position % _STEP_CALLS == _STEP_CALLS - 1:
+                    yield
 
-    def _choice(self, item: dict[str, Any], position: int, events: list[Event], whole: bool) -> None:
+    def _choice(self, item: dict[str, Any], position: int, events: list[Event], whole: bool) -> Steps[None]:
         number = item.get("index")
         if number.__class__ is not int or number < 0:
             number = position
@@ -204,18 +214,22 @@ class ChatDecoder:
         delta = item.get("delta")
         if delta.__class__ is not dict:
             delta = item.get("message")
+        holder = item
         if delta.__class__ is dict:
+            holder = item if item.get("error") else delta
+            events_before = len(events)
             try:
-                _delta(delta, item.get("logprobs"), number, choice, events, whole)
+                yield from _delta(delta, item.get("logprobs"), number, choice, events, whole)
             except ResponseTooLarge as fault:
                 self._malformed(events, str(fault))
                 return
-        if item.get("error"):
-            failure = failure_of({"error": item["error"]}, status_in(item, 502))
+            choice.has_content |= len(events) > events_before or choice.calls.begun > 0
+        if error := holder.get("error"):
+            failure = failure_of({"error": error}, status_in(holder, 502))
             self.fail(failure or Failure(502, "The upstream reported an error."), events)
             return
-        finish = _lower(item.get("finish_reason"))
-        native_reason = _lower(item.get("native_finish_reason"))
+        finish = _json.a_reason(item.get("finish_reason"))
+        native_reason = _json.a_reason(item.get("native_finish_reason"))
         if failed := finish if finish in _FAILED else native_reason if native_reason in _FAILED else "":
             native_text = f" ({native_reason})" if native_reason not in ("", finish) else ""
             message = f"The upstream stopped its answer: {finish or failed}{native_text}."
@@ -233,12 +247,12 @@ class ChatDecoder:
 
 def _delta(
     delta: dict[str, Any], logprobs: Any, number: int, choice: _Choice, events: list[Event], whole: bool
-) -> None:
+) -> Steps[None]:
     thought = delta.get("reasoning_content") or delta.get("reasoning")
     details = delta.get("reasoning_details")
     if details.__class__ is list and details:
         choice.details = choice.details or ReasoningDetails()
-        texts = choice.details.add(details)
+        texts = yield from choice.details.add(details)
         thought = thought or texts
     if thought.__class__ is str and thought:
         events.append(ReasoningDelta(thought, number))
@@ -250,7 +264,7 @@ def _delta(
         if content:
             events.append(TextDelta(content, number))
     elif content.__class__ is list:
-        _parts(content, number, events)
+        yield from _parts(content, number, events)
     refusal = delta.get("refusal")
     if refusal.__class__ is str and refusal:
         events.append(RefusalDelta(refusal, number))
@@ -258,10 +272,12 @@ def _delta(
     if fragments.__class__ is list:
         for position, fragment in enumerate(fragments):
             if fragment.__class__ is dict:
-                choice.calls.add(fragment, position, events, whole)
+                yield from choice.calls.add(fragment, position, events, whole)
+                if position % _STEP_CALLS == _STEP_CALLS - 1:
+                    yield
     legacy = delta.get("function_call")
     if legacy.__class__ is dict:
-        choice.calls.add({"function": legacy}, -1, events, whole)
+        yield from choice.calls.add({"function": legacy}, -1, events, whole)
 
 
 def _token(token: Any) -> Any:
@@ -276,13 +292,11 @@ def _token(token: Any) -> Any:
     return {**token, "logprob": _MIN_LOGPROB} if token.get("logprob", 0) is None else token
 
 
-def _lower(value: Any) -> str:
-    return value[:MAX_ID_CHARS].strip().lower() if value.__class__ is str else ""
-
-
-def _parts(parts: list[Any], number: int, events: list[Event]) -> None:
+def _parts(parts: list[Any], number: int, events: list[Event]) -> Steps[None]:
     """Content in parts, as some providers' reasoning models send it: text, and thinking with nested parts."""
-    for part in parts:
+    for position, part in enumerate(parts, 1):
+        if position % STEP_ENTRIES == 0:
+            yield
         kind = _json.an_object(part).get("type")
         if kind == "text" and _json.a_text(part.get("text")):
             events.append(TextDelta(part["text"], number))

@@ -13,10 +13,12 @@ from typing import Any
 from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, TextBuffer
 from relayd.protocols.dialect import Memory
+from relayd.wire.json_steps import Steps
 
 _KEY = "openai_chat/reasoning_details/"
 LARGEST_CHARS = 256 * 1024
 MOST_ENTRIES = 256
+STEP_ENTRIES = 256
 _TEXTS = ("text", "summary", "data")
 _STREAMED_TYPES = ("reasoning.text", "reasoning.summary")  # a stream splits an entry of these types into many pieces
 
@@ -32,17 +34,19 @@ class ReasoningDetails:
         self._left = LARGEST_CHARS
         self._is_full = False
 
-    def add(self, details: list[Any]) -> str:
-        """Add the details of a chunk or of a plain response; returns the reasoning text in them."""
+    def add(self, details: list[Any]) -> Steps[str]:
+        """Add the details of a chunk or of a plain response, in steps; returns the reasoning text in them."""
         texts_found = []
-        for detail in details:
-            if detail.__class__ is dict and not _json.is_deeper(detail, 8):
+        for number, detail in enumerate(details, 1):
+            if number % STEP_ENTRIES == 0:
+                yield
+            if detail.__class__ is dict and not (yield from _json.is_deeper_steps(detail, 8)):
                 texts_found.append(_json.a_text(detail.get("text")) or _json.a_text(detail.get("summary")))
                 if not self._is_full:
-                    self._add(detail)
+                    yield from self._add(detail)
         return "".join(texts_found)
 
-    def _add(self, detail: dict[str, Any]) -> None:
+    def _add(self, detail: dict[str, Any]) -> Steps[None]:
         texts = {key: detail[key] for key in _TEXTS if detail.get(key).__class__ is str}
         others = {key[:MAX_ID_CHARS]: value for key, value in detail.items() if key not in texts and value is not None}
         last = self._entries[-1] if self._entries else {}
@@ -55,7 +59,7 @@ class ReasoningDetails:
         last = self._entries[-1]
         added = {key: value for key, value in others.items() if key not in last or last[key] != value}
         if added:
-            self._left -= len(_json.write_text(added))
+            self._left -= len((yield from _json.write_text_steps(added)))
             last.update(added)
         for key, text in texts.items():
             self._left -= len(text)
@@ -76,9 +80,14 @@ class ReasoningDetails:
             for entry in whole:
                 if (endpoint_id := _json.a_text(entry.get("id"))) in renamed:
                     entry["id"] = renamed[endpoint_id]
-            memory.put(_KEY + call_id, whole)
+            memory.put(detail_key(call_id), whole)
+
+
+def detail_key(call_id: str) -> str:
+    """The key under which the details of the turn that begins with this call are stored."""
+    return _KEY + call_id
 
 
 def recall(memory: Memory, call_id: str) -> list[Any]:
     """The details of the turn that begins with this call; empty if they are unknown."""
-    return _json.a_list(memory.get(_KEY + call_id))
+    return _json.a_list(memory.get(detail_key(call_id)))

@@ -22,7 +22,9 @@ from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.dialect import Memory
 from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.wire.json_scanner import MAX_DEPTH
+from relayd.wire.json_steps import Steps
 
+LONG_ARGUMENTS_CHARS = 4096
 MOST_ARGUMENTS_CHARS = 16 * 1024 * 1024  # of all calls of a response
 
 
@@ -67,8 +69,9 @@ class ToolCallAssembler:
         self.begun = 0
         self.first_id = ""  # of the call that began first
 
-    def add(self, fragment: dict[str, Any], position: int, events: list[Event], whole: bool) -> None:
-        """Add one fragment. In a `whole` response every entry of the list is a call. Raises ResponseTooLarge."""
+    def add(self, fragment: dict[str, Any], position: int, events: list[Event], whole: bool) -> Steps[None]:
+        """Add one fragment, in steps. In a `whole` response every entry of the list is a call. Raises
+        ResponseTooLarge."""
         index = fragment.get("index")
         if whole or index.__class__ is not int:
             index = position
@@ -81,15 +84,15 @@ class ToolCallAssembler:
             raise ResponseTooLarge("The upstream sent a tool call with a name that is too long.")
         arguments = function.get("arguments")
         if arguments.__class__ is not str:
-            if _json.is_deeper(arguments, MAX_DEPTH):
+            if (yield from _json.is_deeper_steps(arguments, MAX_DEPTH)):
                 raise ResponseTooLarge("The upstream sent arguments that are nested too deeply.")
-            arguments = "" if arguments is None else _json.write_text(arguments)
+            arguments = "" if arguments is None else (yield from _json.write_text_steps(arguments))
         call = self._calls.get(index)
         if call is not None and endpoint_id and endpoint_id != call.endpoint_id:
             earlier = self._earlier_call(endpoint_id, name)
             if earlier is not None:
                 call = self._calls[index] = earlier
-        if call is None or self._is_another(call, endpoint_id, name, arguments):
+        if call is None or (yield from self._is_another(call, endpoint_id, name, arguments)):
             if len(self._used_ids) >= MOST_CALLS or len(self._calls) >= MOST_CALLS:
                 raise ResponseTooLarge("The upstream sent too many tool calls.")
             call = self._calls[index] = _Call(endpoint_id, self._allowance)
@@ -99,9 +102,11 @@ class ToolCallAssembler:
         google = _json.an_object(_json.an_object(fragment.get("extra_content")).get("google"))
         if signature := _json.a_text(google.get("thought_signature")):
             call.signature = signature
-        text = call.arguments.add(arguments)
+        if len(arguments) > LONG_ARGUMENTS_CHARS:
+            yield
+        text = yield from call.arguments.add(arguments)
         if whole:
-            text += call.arguments.close()
+            text += yield from call.arguments.close(is_cut=True)
         if call.number >= 0:
             self._emit(call, text, events)
         else:
@@ -109,10 +114,16 @@ class ToolCallAssembler:
             if name:
                 self._begin(call, name, events, is_first=position <= 0)
 
-    def close(self, events: list[Event]) -> None:
-        """The response is complete. Raises ResponseTooLarge for a call without a name."""
+    def close(self, events: list[Event], is_cut: bool = False) -> Steps[None]:
+        """The response is complete, in steps. `is_cut`: it met its limit. Raises ResponseTooLarge for a call without a
+        name."""
         for call in self._all:
-            self._close(call, events)
+            yield from self._close(call, events, is_cut)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the arguments of a call end in the middle; read it after `close`."""
+        return any(call.arguments.is_cut for call in self._all)
 
     def _earlier_call(self, endpoint_id: str, name: str) -> _Call | None:
         """The call that began with this id, if a fragment can still belong to it."""
@@ -121,7 +132,7 @@ class ToolCallAssembler:
                 return None if call.arguments.is_complete or name not in ("", call.name) else call
         return None
 
-    def _is_another(self, call: _Call, endpoint_id: str, name: str, arguments: str) -> bool:
+    def _is_another(self, call: _Call, endpoint_id: str, name: str, arguments: str) -> Steps[bool]:
         if endpoint_id and call.endpoint_id and endpoint_id != call.endpoint_id:
             return True
         if not name or call.number < 0:
@@ -130,7 +141,7 @@ class ToolCallAssembler:
             return True
         if endpoint_id and call.endpoint_id:
             return False
-        if not call.arguments.is_complete or call.arguments.is_repeated_by(arguments):
+        if not call.arguments.is_complete or (yield from call.arguments.is_repeated_by(arguments)):
             return False
         # The fragment has no id, or it has the first id for a call that began without one.
         return bool(endpoint_id) or arguments.lstrip()[:1] in ("", "{")
@@ -159,8 +170,8 @@ class ToolCallAssembler:
         self._emit(call, call.pieces.text(), events)
         call.pieces = TextBuffer()
 
-    def _close(self, call: _Call, events: list[Event]) -> None:
+    def _close(self, call: _Call, events: list[Event], is_cut: bool) -> Steps[None]:
         """Ignore a call without name and arguments; arguments without a name are an error."""
         if call.number < 0 and call.arguments:
             raise ResponseTooLarge("The upstream sent a tool call without a name.")
-        self._emit(call, call.arguments.close(), events)
+        self._emit(call, (yield from call.arguments.close(is_cut)), events)

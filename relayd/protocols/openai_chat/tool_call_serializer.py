@@ -3,7 +3,7 @@
 1. Fragments of the open call are sent at once. OpenAI's own SDK treats the start of a call as the end of the previous
    one, so a call that begins early waits until the arguments of the open call are complete.
 2. Pending calls are sent with the finish reason at the latest; a call without arguments gets an empty object.
-3. The input of a custom tool is decoded when its arguments are complete.
+3. The input of a custom tool is decoded while its arguments arrive.
 4. Buffered arguments are charged to the response's allowance, which raises ResponseTooLarge.
 """
 
@@ -13,21 +13,31 @@ from collections.abc import Iterator
 from typing import Any
 
 from relayd.protocols._bounds import Allowance, TextBuffer
-from relayd.protocols._tool_arguments import ObjectEndFinder, raw_input
+from relayd.protocols._custom_input import CustomInputDecoder
+from relayd.protocols._tool_arguments import ObjectEndFinder
 from relayd.protocols.canon import ToolDelta, ToolStart
 
 
 class _Call:
-    __slots__ = ("end", "is_custom", "pieces", "start")
+    __slots__ = ("decoder", "end", "is_empty", "pieces", "start")
 
     def __init__(self, start: ToolStart, is_custom: bool) -> None:
-        self.start, self.is_custom = start, is_custom
-        self.pieces, self.end = TextBuffer(), ObjectEndFinder()
+        self.start = start
+        self.decoder = CustomInputDecoder() if is_custom else None
+        self.pieces, self.end = TextBuffer(), ObjectEndFinder()  # the pieces wait until the call is open
+        self.is_empty = True
 
     def add(self, arguments: str) -> None:
-        """Append a piece of the arguments."""
-        self.pieces.add(arguments)
+        """A piece of the arguments."""
+        self.is_empty = self.is_empty and not arguments
         self.end.add(arguments)
+
+    def entry(self, arguments: str) -> Iterator[dict[str, Any]]:
+        """A piece of the arguments of the open call, as the client gets it."""
+        if self.decoder is None:
+            yield _arguments(self.start.index, arguments)
+        elif text := self.decoder.decode(arguments):
+            yield {"index": self.start.index, "custom": {"input": text}}
 
 
 class ToolCallSerializer:
@@ -54,6 +64,7 @@ class ToolCallSerializer:
         pending = self._pending.get(event.index)
         if pending is not None:
             pending.add(event.arguments)
+            pending.pieces.add(event.arguments)
             return
         call = self._open
         if call is None or event.index != call.start.index:
@@ -61,8 +72,7 @@ class ToolCallSerializer:
                 yield _arguments(event.index, event.arguments)  # after complete arguments: the client handles it
             return
         call.add(event.arguments)
-        if not call.is_custom:
-            yield _arguments(event.index, event.arguments)
+        yield from call.entry(event.arguments)
         while self._pending and self._open is not None and self._open.end.is_complete:
             yield from self._next(self._pending.pop(next(iter(self._pending))))
 
@@ -75,23 +85,25 @@ class ToolCallSerializer:
     def _next(self, call: _Call) -> Iterator[dict[str, Any]]:
         yield from self._finish_open()
         self._open = call
-        kind, field = ("custom", "input") if call.is_custom else ("function", "arguments")
+        kind, field = ("function", "arguments") if call.decoder is None else ("custom", "input")
         index = call.start.index
         entry = {"index": index, "id": call.start.id, "type": kind, kind: {"name": call.start.name, field: ""}}
         if call.start.signature is not None:
             entry["extra_content"] = {"google": {"thought_signature": call.start.signature}}
         yield entry
-        if call.pieces and not call.is_custom:
-            yield _arguments(index, call.pieces.text())
+        if call.pieces:
+            yield from call.entry(call.pieces.text())
+            call.pieces = TextBuffer()
 
     def _finish_open(self) -> Iterator[dict[str, Any]]:
         call, self._open = self._open, None
         if call is None:
             return
-        if call.is_custom:
-            yield {"index": call.start.index, "custom": {"input": raw_input(call.pieces.text())}}
-        elif not call.pieces:
-            yield _arguments(call.start.index, "{}")
+        if call.decoder is None:
+            if call.is_empty:
+                yield _arguments(call.start.index, "{}")
+        elif text := call.decoder.end():
+            yield {"index": call.start.index, "custom": {"input": text}}
 
 
 def _arguments(index: int, arguments: str) -> dict[str, Any]:

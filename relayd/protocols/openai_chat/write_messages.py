@@ -17,7 +17,7 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._capabilities import CHAT
-from relayd.protocols._tool_arguments import object_text
+from relayd.protocols._tool_arguments import object_text_steps
 from relayd.protocols._turns import last_calls
 from relayd.protocols.canon import (
     Audio,
@@ -57,7 +57,7 @@ def message_steps(messages: Iterable[Message], options: Options, memory: Memory)
             continue  # written after its call
         if turn.role == "assistant":
             calls = [part for part in turn.parts if isinstance(part, ToolCall)]
-            message = _assistant(turn, calls, options, memory, last)
+            message = yield from _assistant(turn, calls, options, memory, last)
             if message is None:
                 continue
             written.append(message)
@@ -149,7 +149,7 @@ class _ToolResults:
 
 def _assistant(
     turn: Message, calls: list[ToolCall], options: Options, memory: Memory, last: Mapping[str, ToolCall]
-) -> dict[str, Any] | None:
+) -> Steps[dict[str, Any] | None]:
     text = "".join(part.text for part in turn.parts if isinstance(part, Text))
     refusal = "".join(part.text for part in turn.parts if isinstance(part, Refusal))
     message: dict[str, Any] = {"role": "assistant"}
@@ -158,7 +158,10 @@ def _assistant(
     if refusal:
         message["refusal"] = refusal
     if calls:
-        message["tool_calls"] = [_call(call, memory if last[call.id] is call else None) for call in calls]
+        message["tool_calls"] = entries = []
+        for call in calls:
+            entries.append((yield from _call(call, memory if last[call.id] is call else None)))
+            yield
         recalled = (reasoning_details.recall(memory, call.id) for call in calls if last[call.id] is call)
         if details := [one for recalled_entries in recalled for one in recalled_entries]:
             message["reasoning_details"] = details
@@ -171,14 +174,15 @@ def _assistant(
     return _named(turn, message)
 
 
-def _call(call: ToolCall, memory: Memory | None) -> dict[str, Any]:
-    arguments = call.arguments
+def _call(call: ToolCall, memory: Memory | None) -> Steps[dict[str, Any]]:
     if call.kind == "custom":
-        arguments = _json.write_bounded({"input": arguments}, "messages")
+        arguments = yield from _json.write_text_steps({"input": call.arguments})
+    else:
+        arguments = yield from object_text_steps(call.arguments)
     entry: dict[str, Any] = {
         "id": call.id,
         "type": "function",
-        "function": {"name": CHAT.tool_name(call.name), "arguments": object_text(arguments)},
+        "function": {"name": CHAT.tool_name(call.name), "arguments": arguments},
     }
     signature: Any = call.signature
     if not signature and memory is not None:

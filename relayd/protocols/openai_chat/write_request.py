@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from relayd.protocols import _json
+from relayd.protocols import _json, _thinking
 from relayd.protocols._capabilities import CHAT, ModelFamily, effort_for_budget
 from relayd.protocols._stop_strings import require_stop_limits
 from relayd.protocols._thinking import requested_thinking
 from relayd.protocols._tools import body_steps, tool_steps
+from relayd.protocols._turns import call_ids
 from relayd.protocols.canon import Format, Request, Thinking, Tool
 from relayd.protocols.dialect import EncodedRequest, Memory, Options, run_steps
+from relayd.protocols.openai_chat.reasoning_details import detail_key
+from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 from relayd.protocols.openai_chat.write_messages import message_steps
 from relayd.wire.json_steps import Steps
 
@@ -28,6 +31,14 @@ _SAME = (
 def write_request(request: Request, options: Options, memory: Memory) -> EncodedRequest:
     """The request for the endpoint. Raises Refused for content that cannot be translated."""
     return run_steps(write_steps(request, options, memory))
+
+
+def recalled_keys(request: Request) -> list[str]:
+    """The keys of the memory that `write_request` looks at."""
+    found = _thinking.recalled_keys(request)
+    for call_id in call_ids(request.messages):
+        found += signature_key(call_id), detail_key(call_id)
+    return found
 
 
 def write_steps(request: Request, options: Options, memory: Memory) -> Steps[EncodedRequest]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from relayd.protocols._openai_errors import read_error, render_error
+from relayd.protocols._thinking import recalled_keys
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Dialect, Renderer, RequestContext
 from relayd.protocols.model_list import OPENAI_SOURCE
-from relayd.protocols.openai_responses import generated_reasoning, usage, websocket
+from relayd.protocols.openai_responses import generated_items, usage, websocket
 from relayd.protocols.openai_responses.compaction import CompactionRenderer
 from relayd.protocols.openai_responses.read_request import MAX_ITEMS, read_request, read_steps
 from relayd.protocols.openai_responses.reader import reader
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.protocols.openai_responses.response_settings import settings_of
-from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local_steps
+from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local_steps, stored_steps
 from relayd.protocols.openai_responses.tools import MAX_TOOLS
 from relayd.protocols.openai_responses.write_request import write_request, write_steps
+from relayd.protocols.rate_fields import openai_fields
 
 
 def renderer(request: Request, context: RequestContext) -> Renderer:
@@ -27,18 +29,25 @@ DIALECT = Dialect(
     name="openai_responses",
     title="OpenAI Responses",
     paths=("/responses", "/responses/compact"),
+    provider="openai",
+    operations=((b"/responses", "chat"), (b"/embeddings", "embeddings")),
     render_error=render_error,
     read_error=read_error,
     read_request=read_request,
     renderer=renderer,
-    strip_generated=generated_reasoning.strip_generated,
-    generated_marks=generated_reasoning.MARKS,
-    has_generated_parts=generated_reasoning.has_generated_parts,
+    strip_generated=generated_items.strip_generated,
+    generated_marks=generated_items.MARKS,
+    has_generated_parts=generated_items.has_generated_parts,
+    continues_stored=generated_items.continues_stored,
+    names_stored=generated_items.names_stored,
+    stored_keys=generated_items.stored_keys,
     recalls=True,
     local=local,
     local_steps=local_steps,
+    stored_steps=stored_steps,
     count_paths=(COUNT_PATH.encode(),),
     write_request=write_request,
+    recalled_keys=recalled_keys,
     reader=reader,
     read_steps=read_steps,
     write_steps=write_steps,
@@ -48,7 +57,9 @@ DIALECT = Dialect(
     default_base_path=b"/v1",
     frame_error=websocket.error_frame,
     tap=usage.TAP,
+    image_mark=rb'"type"\s*:\s*"input_image"',
     model_list=OPENAI_SOURCE,
+    rate_fields=openai_fields,
     websocket=websocket.TRANSPORT,
     drops=(
         "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "

@@ -62,6 +62,16 @@ def require_seal_key(context: RequestContext) -> None:
         raise Refused("Compaction is not available: the server has no key for sealing.", None, "unsupported")
 
 
+def is_own(sealed: str, context: RequestContext) -> bool:
+    """Return whether this server has sealed a compaction item."""
+    try:
+        require_seal_key(context)
+        unseal(context.seal_key, _PURPOSE, sealed)
+    except (Refused, SealError):
+        return False
+    return True
+
+
 def open_summary(sealed: str, at: str, context: RequestContext) -> str:
     """Return the summary in a compaction item as the text of a user message. Raises Refused."""
     require_seal_key(context)

@@ -32,6 +32,7 @@ from relayd.protocols.canon import (
 from relayd.protocols.dialect import Refused
 from relayd.protocols.openai_responses.reasoning_items import read_reasoning_item
 from relayd.protocols.openai_responses.tools import SEARCH, ToolNames
+from relayd.wire.json_steps import Steps
 
 _ROLES = ("system", "developer", "user", "assistant")
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -81,13 +82,13 @@ class Conversation:
                 messages.append(Message("tool", tuple(turn.results)))
         return tuple(messages)
 
-    def add(self, item: Mapping[str, Any], at: str) -> None:
-        """Add an item returned by `typed_item`; `at` is its path. Raises Refused."""
+    def add_steps(self, item: Mapping[str, Any], at: str) -> Steps[None]:
+        """Add an item returned by `typed_item`, in steps; `at` is its path. Raises Refused."""
         kind = item["type"]
         if kind == "message":
             self._message(item, at + ".")
         elif kind == "function_call":
-            self._call(item, at + ".", "function", _arguments(item.get("arguments"), at + ".arguments"))
+            self._call(item, at + ".", "function", (yield from _arguments(item.get("arguments"), at + ".arguments")))
         elif kind == "custom_tool_call":
             self._call(item, at + ".", "custom", _json.required(item, "input", "a string", at + "."))
         elif kind in ("function_call_output", "custom_tool_call_output"):
@@ -100,9 +101,9 @@ class Conversation:
         elif kind == "agent_message":
             self._agent_message(item, at + ".")
         elif kind == "tool_search_call":
-            self._search_call(item, at + ".")
+            yield from self._search_call(item, at + ".")
         elif kind == "tool_search_output":
-            self._search_output(item, at + ".")
+            yield from self._search_output(item, at + ".")
         elif kind == "additional_tools":
             pass  # item_tool_lists adds them to the tools of the request
         elif kind in _HOSTED:
@@ -129,22 +130,23 @@ class Conversation:
             content = _json.required(item, "content", "a list", at)
         self._user(Text(heading), *_parts(content, at + "content"))
 
-    def _search_call(self, item: Mapping[str, Any], at: str) -> None:
+    def _search_call(self, item: Mapping[str, Any], at: str) -> Steps[None]:
         """Add a tool search call that the client executes; a search by the provider is left out."""
         if item.get("execution") != "client" or item.get("call_id") is None:
             self._skip_hosted(item)
             return
-        arguments = _arguments(item.get("arguments"), at + "arguments")
+        arguments = yield from _arguments(item.get("arguments"), at + "arguments")
         self._call({**item, "name": SEARCH, "namespace": None}, at, SEARCH, arguments)
 
-    def _search_output(self, item: Mapping[str, Any], at: str) -> None:
+    def _search_output(self, item: Mapping[str, Any], at: str) -> Steps[None]:
         """Add the output of a tool search: names and descriptions of the tools found, which are offered as well."""
         call_id = _json.optional(item, "call_id", "a string", at)
         if call_id is None or item.get("execution") == "server":
             return
         declared = self._names.declared_in(_json.a_list(item.get("tools")))
         tools = [{"name": name, **description} for name, description in declared]
-        self._result({"call_id": call_id, "output": _json.write_bounded({"tools": tools}, at + "tools")}, at)
+        output = yield from _json.write_text_steps({"tools": tools})
+        self._result({"call_id": call_id, "output": output}, at)
 
     def _unknown_item(self, kind: str, item: Mapping[str, Any], at: str) -> None:
         """Carry the text of an unknown item, or leave the item out. Raises Refused for a tool output without text."""
@@ -261,9 +263,9 @@ def _texts_of(value: Any) -> Iterator[str]:
             yield text
 
 
-def _arguments(value: Any, at: str) -> str:
+def _arguments(value: Any, at: str) -> Steps[str]:
     if isinstance(value, dict):
-        return _json.write_bounded(value, at)
+        return (yield from _json.write_text_steps(value))
     if value is None or value == "":
         return "{}"
     return str(_json.checked(value, "a string", at))

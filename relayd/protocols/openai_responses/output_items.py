@@ -12,9 +12,9 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
+from relayd.protocols._custom_input import CustomInputDecoder
 from relayd.protocols._tool_arguments import ObjectEndFinder
 from relayd.protocols.canon import ReasoningDelta, RefusalDelta, TextDelta
-from relayd.protocols.openai_responses.custom_input import CustomInputDecoder
 from relayd.protocols.openai_responses.event_writer import EventWriter, location_of
 from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
 from relayd.protocols.openai_responses.state import new_id
@@ -283,8 +283,9 @@ class ToolSearchItem(OutputItem):
         """A tool search call has no closing events before `output_item.done`."""
 
     def _final(self, status: str) -> dict[str, Any]:
+        text = self._texts.text()
         try:
-            arguments = _json.an_object(_json.parse(self._texts.text() or "{}"))
+            arguments = _json.an_object(_json.parse_in_one_step(text))
         except ValueError:
             arguments = {}
         return self._item({} if _json.is_deeper(arguments, MAX_DEPTH) else arguments, status)

@@ -197,7 +197,7 @@ class _FullInput(NamedTuple):
         """Return the canonical messages and the counts of unknown item types, in steps. Raises Refused."""
         conversation = Conversation(names, lambda sealed, at: compaction.open_summary(sealed, at, context))
         for at, item in self.located_items:
-            conversation.add(item, at)
+            yield from conversation.add_steps(item, at)
             yield
         return conversation.messages(), conversation.unknown
 

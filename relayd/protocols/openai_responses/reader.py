@@ -36,6 +36,7 @@ from relayd.protocols.openai_responses.reasoning_items import pack_native_signat
 from relayd.protocols.openai_responses.state import new_id
 from relayd.protocols.openai_responses.usage import read_usage
 from relayd.wire.json_scanner import MAX_DEPTH
+from relayd.wire.json_steps import Steps
 
 _INPUT_MEMBERS = {"function_call": "arguments", "custom_tool_call": "input"}
 _REASONING_DELTAS = (
@@ -44,6 +45,7 @@ _REASONING_DELTAS = (
 _ARGUMENTS_DONE = {
     "response.function_call_arguments.done": "arguments", "response.custom_tool_call_input.done": "input",
 }  # fmt: skip
+STEP_ITEMS = 256
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -85,7 +87,7 @@ class ResponsesDecoder:
 
     # ---- called by the reader
 
-    def value(self, value: Any, events: list[Event], is_error: bool) -> None:
+    def value(self, value: Any, events: list[Event], is_error: bool) -> Steps[None]:
         """Read one event of the stream."""
         self._events, before = events, len(events)
         event = _json.an_object(value)
@@ -96,15 +98,15 @@ class ResponsesDecoder:
             self._fail_once(failure_of(error_body, status_in(error_body, 502)) or _unspecified_failure())
         elif kind in _TERMINAL:
             self._begin(response)
-            self._terminal(response)
+            yield from self._terminal(response)
         elif response:
             self._begin(response)
         elif kind.startswith("response."):
-            self._item_event(kind, event)
+            yield from self._item_event(kind, event)
         if self.over:
             self._drop_after_failure(before)
 
-    def body(self, value: Any, events: list[Event]) -> None:
+    def body(self, value: Any, events: list[Event]) -> Steps[None]:
         """Read a plain answer."""
         self._events, before = events, len(events)
         response = _json.an_object(value)
@@ -113,7 +115,7 @@ class ResponsesDecoder:
             self._fail_once(failure or Failure(502, "The upstream's answer is not a response.", "upstream_malformed"))
         else:
             self._begin(response)
-            self._terminal(response)
+            yield from self._terminal(response)
         self._drop_after_failure(before)
 
     def done_marker(self, events: list[Event]) -> None:
@@ -147,7 +149,7 @@ class ResponsesDecoder:
             identity, model = (_json.a_text(response.get(key))[:MAX_ID_CHARS] for key in ("id", "model"))
             self._events.append(Begin(identity, model, _json.a_count(response.get("created_at"))))
 
-    def _item_event(self, kind: str, event: dict[str, Any]) -> None:
+    def _item_event(self, kind: str, event: dict[str, Any]) -> Steps[None]:
         output_index = self._output_index(event)
         delta = _json.a_text(event.get("delta"))
         if output_index in self._finished:
@@ -165,13 +167,15 @@ class ResponsesDecoder:
                 state.channel = kind
                 self._reasoning(state, _json.a_count(event.get("summary_index")), delta)
         elif kind == "response.output_item.added":
-            self._begin_call(state, _json.an_object(event.get("item")))
+            item = _json.an_object(event.get("item"))
+            self._begin_call(state, item)
+            yield from self._early_arguments(state, item)
         elif kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
-            self._arguments(state, delta)
+            yield from self._arguments(state, delta)
         elif kind == "response.output_item.done":
-            self._item_done(output_index, _json.an_object(event.get("item")))
+            yield from self._item_done(output_index, _json.an_object(event.get("item")))
         elif kind.endswith(".done"):
-            self._part_done(state, kind, event)
+            yield from self._part_done(state, kind, event)
 
     def _output_index(self, event: dict[str, Any]) -> int:
         """Return the output index of the event's item. Some endpoints send only the item's id, some only the index."""
@@ -183,13 +187,13 @@ class ResponsesDecoder:
             self._indexes_by_id.setdefault(identity, output_index)
         return int(output_index)
 
-    def _part_done(self, state: _ItemState, kind: str, event: dict[str, Any]) -> None:
+    def _part_done(self, state: _ItemState, kind: str, event: dict[str, Any]) -> Steps[None]:
         """A part of an item is complete: emit the text that was not sent as deltas."""
         part = _json.a_count(event.get("content_index"))
         if kind in _ARGUMENTS_DONE:
             value = event.get(_ARGUMENTS_DONE[kind])
-            if not _json.is_deeper(value, MAX_DEPTH):
-                self._complete_arguments(state, _arguments_text(value))
+            if not (yield from _json.is_deeper_steps(value, MAX_DEPTH)):
+                yield from self._complete_arguments(state, (yield from _arguments_text(value)))
         elif kind == "response.output_text.done":
             self._text(state, part, _json.a_text(event.get("text"))[state.text.get(part, 0) :], event.get("logprobs"))
         elif kind == "response.refusal.done":
@@ -200,11 +204,24 @@ class ResponsesDecoder:
                 state.channel = channel
                 self._reasoning(state, index, _json.a_text(event.get("text")))
 
-    def _complete_arguments(self, state: _ItemState, text: str) -> None:
+    def _early_arguments(self, state: _ItemState, item: dict[str, Any]) -> Steps[None]:
+        """Keep the arguments with which a call begins, for an endpoint that does not send them again."""
+        value = item.get(_INPUT_MEMBERS.get(_json.a_text(item.get("type")), ""))
+        if not value or (yield from _json.is_deeper_steps(value, MAX_DEPTH)):
+            return
+        text = yield from _arguments_text(value)
+        try:
+            self._allowance.charge(len(text))
+        except ResponseTooLarge as error:
+            self._fail_once(Failure(502, str(error)))
+        else:
+            state.early_arguments = text
+
+    def _complete_arguments(self, state: _ItemState, text: str) -> Steps[None]:
         if text.strip() == "null" and not state.custom:
             text = "{}"  # the arguments of a call without arguments
         if state.call_index >= 0:
-            self._arguments(state, text[state.chars :])
+            yield from self._arguments(state, text[state.chars :])
             return
         try:
             self._allowance.charge(len(text))
@@ -258,12 +275,14 @@ class ResponsesDecoder:
         if state.custom:
             self._events.append(ToolDelta(state.call_index, '{"input":"'))
 
-    def _arguments(self, state: _ItemState, text: str) -> None:
+    def _arguments(self, state: _ItemState, text: str) -> Steps[None]:
         if text and state.call_index >= 0:
             state.chars += len(text)
-            self._events.append(ToolDelta(state.call_index, _json.write_text(text)[1:-1] if state.custom else text))
+            if state.custom:
+                text = (yield from _json.write_text_steps(text))[1:-1]
+            self._events.append(ToolDelta(state.call_index, text))
 
-    def _item_done(self, output_index: int, item: dict[str, Any]) -> None:
+    def _item_done(self, output_index: int, item: dict[str, Any]) -> Steps[None]:
         """An item is complete: emit the text that was not sent as deltas."""
         if output_index in self._finished or self.over:
             return
@@ -284,11 +303,12 @@ class ResponsesDecoder:
         elif kind == "reasoning":
             self._complete_reasoning(state, item)
         elif kind in _INPUT_MEMBERS:
-            if _json.is_deeper(item.get(_INPUT_MEMBERS[kind]), MAX_DEPTH):
+            if (yield from _json.is_deeper_steps(item.get(_INPUT_MEMBERS[kind]), MAX_DEPTH)):
                 self._fail_once(Failure(502, "The upstream sent arguments that are nested too deeply."))
                 return
             self._begin_call(state, item)
-            self._complete_arguments(state, _arguments_text(item.get(_INPUT_MEMBERS[kind])) or state.early_arguments)
+            text = yield from _arguments_text(item.get(_INPUT_MEMBERS[kind]))
+            yield from self._complete_arguments(state, text or ("" if state.chars else state.early_arguments))
             if state.custom and state.call_index >= 0:
                 self._events.append(ToolDelta(state.call_index, '"}'))
 
@@ -302,20 +322,27 @@ class ResponsesDecoder:
             signature = pack_native_signature(_json.a_text(item.get("id")) or new_id("rs"), encrypted)
             self._events.append(ReasoningDelta(signature=signature))
 
-    def _terminal(self, response: dict[str, Any]) -> None:
-        status, usage = response.get("status"), response.get("usage")
+    def _terminal(self, response: dict[str, Any]) -> Steps[None]:
+        status, usage = _json.a_reason(response.get("status")), response.get("usage")
         if isinstance(usage, dict):
             self._events.append(read_usage(usage))
         if status in ("failed", "cancelled") or response.get("error"):
             failure = failure_of(response, status_in(response, 502)) if response.get("error") else None
             self._fail_once(failure or _unspecified_failure())
             return
+        if status not in ("", "completed", "incomplete"):
+            self._fail_once(Failure(502, f"The upstream's response is not complete: {status}.", "upstream_malformed"))
+            return
         for output_index, item in enumerate(_json.a_list(response.get("output"))):
-            self._item_done(output_index, _json.an_object(item))
+            yield from self._item_done(output_index, _json.an_object(item))
             if self.over:
                 return
-        for state in self._items.values():
-            if state.custom:  # a call without an output_item.done event
+            if output_index % STEP_ITEMS == STEP_ITEMS - 1:
+                yield
+        for state in self._items.values():  # items without an output_item.done event
+            if state.call_index >= 0 and not state.chars:
+                yield from self._complete_arguments(state, state.early_arguments)
+            if state.custom:
                 self._events.append(ToolDelta(state.call_index, '"}'))
         reason = _json.an_object(response.get("incomplete_details")).get("reason")
         if status == "incomplete":
@@ -340,5 +367,5 @@ def _unspecified_failure() -> Failure:
     return Failure(502, "The upstream reported a failure without a reason.")
 
 
-def _arguments_text(value: Any) -> str:
-    return _json.write_text(value) if isinstance(value, dict) else _json.a_text(value)
+def _arguments_text(value: Any) -> Steps[str]:
+    return (yield from _json.write_text_steps(value)) if isinstance(value, dict) else _json.a_text(value)

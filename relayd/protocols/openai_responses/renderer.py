@@ -52,6 +52,7 @@ from relayd.protocols.openai_responses.websocket import error_event
 from relayd.wire.json_steps import LONG_CHARS, Steps, write_members_into
 from relayd.wire.tool_list_cache import memoised
 
+SHORT_OUTPUT = 16  # items of an answer that is stored in one turn of the event loop
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -231,7 +232,7 @@ class ResponsesRenderer(Renderer):
             last = len(self._items) == 1
             self._close("incomplete" if last and self._reason is not None else "completed")
         self._over = True
-        if self._is_large or self._allowance.charged > LONG_CHARS:
+        if self._is_large or self._allowance.charged > LONG_CHARS or len(self._output) > SHORT_OUTPUT:
             self._writer.work(self._complete(True))
         else:
             run_steps(self._complete(False))

@@ -27,7 +27,15 @@ MAX_PAGE_ITEMS, DEFAULT_PAGE_ITEMS = 100, 20
 
 
 def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
-    """Answer a request for a stored response or a token count; None for every other request."""
+    """Answer a request for a stored response or a token count, at once; None for every other request."""
+    if context.path.endswith((COUNT_PATH, COUNT_PATH + "/")) and context.method == "POST":
+        return _count(context, body)
+    steps = stored_steps(context)
+    return None if steps is None else run_steps(steps)
+
+
+def stored_steps(context: RequestContext) -> Steps[EncodedResponse] | None:
+    """Answer a request for a stored response, in steps; None for every other request."""
     start = context.path.rfind("/responses/")
     match = _PATH.fullmatch(context.path, start) if start >= 0 else None
     if match is None:
@@ -35,26 +43,32 @@ def local(context: RequestContext, body: bytes) -> EncodedResponse | None:
     is_reserved = match[1] in _RESERVED and match[2] is None
     methods = ("POST",) if is_reserved else _METHODS[match[2]]
     if context.method not in methods:
-        refused = _error(context, 405, f"This path supports only {' and '.join(methods)}.", "method_not_allowed")
-        return EncodedResponse(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
-    if is_reserved:
-        return None if match[1] == "compact" else _count(context, body)
-    response_id = unquote(match[1])
-    record = state.stored_response(context, response_id)
+        return _wrong_method(context, methods)
+    return None if is_reserved else _stored(context, unquote(match[1]), match[2])
+
+
+def _wrong_method(context: RequestContext, methods: tuple[str, ...]) -> Steps[EncodedResponse]:
+    refused = _error(context, 405, f"This path supports only {' and '.join(methods)}.", "method_not_allowed")
+    yield
+    return EncodedResponse(refused.status, refused.body, headers=(("Allow", ", ".join(methods)),))
+
+
+def _stored(context: RequestContext, response_id: str, action: str | None) -> Steps[EncodedResponse]:
+    record = yield from state.stored_response_steps(context, response_id)
     if record is None:
         shown_id = response_id[: state.MAX_ID_CHARS]
         message = f"Response with id '{shown_id}' not found." + state.storage_failure(context, response_id)
         return _error(context, 404, message, "response_not_found", "response_id")
-    if match[2] == "/cancel":
+    if action == "/cancel":
         return _error(context, 400, "Only a background response can be cancelled.", "invalid_value")
-    if match[2] == "/input_items":
-        return _input_items(context, record)
+    if action == "/input_items":
+        return (yield from _input_items(context, record))
     if context.method == "DELETE":
-        state.delete_response(context, response_id)
+        yield from state.delete_steps(context, record)
         return EncodedResponse(200, _json.write({"id": response_id, "object": "response", "deleted": True}))
     if parse_qs(context.query).get("stream", ["false"])[-1].lower() in ("true", "1"):
         return _error(context, 400, "A stored response cannot be streamed.", "unsupported_parameter", "stream")
-    return EncodedResponse(200, _json.write(record["response"]))
+    return EncodedResponse(200, (yield from _json.write_steps(record["response"])))
 
 
 def _count(context: RequestContext, body: bytes) -> EncodedResponse:
@@ -78,7 +92,7 @@ def _refused(refused: Refused, context: RequestContext) -> EncodedResponse:
     return _error(context, refused.status, refused.message, refused.code or "invalid_value", refused.param)
 
 
-def _input_items(context: RequestContext, record: Mapping[str, Any]) -> EncodedResponse:
+def _input_items(context: RequestContext, record: Mapping[str, Any]) -> Steps[EncodedResponse]:
     """Return one page of the input items of a response; by default the latest first."""
     parameters = {name: values[-1] for name, values in parse_qs(context.query).items()}
     limit = parameters.get("limit", str(DEFAULT_PAGE_ITEMS))
@@ -104,7 +118,7 @@ def _input_items(context: RequestContext, record: Mapping[str, Any]) -> EncodedR
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(page) < len(items),
     }
-    return EncodedResponse(200, _json.write(item_list))
+    return EncodedResponse(200, (yield from _json.write_steps(item_list)))
 
 
 def _error(context: RequestContext, status: int, message: str, code: str, param: str | None = None) -> EncodedResponse:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 MIN_KEY_BYTES = 16
-_PREFIX = "relayd-seal-2."
+PREFIX = "relayd-seal-2."
 _NONCE_BYTES, _TAG_BYTES = 12, 16
 
 
@@ -31,15 +31,15 @@ def seal(key: bytes, purpose: bytes, text: str) -> str:
     """Encrypt a text. Raises ValueError if the key is too short."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
     ciphertext = _cipher(key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), purpose)
-    return _PREFIX + base64.urlsafe_b64encode(nonce + ciphertext).rstrip(b"=").decode("ascii")
+    return PREFIX + base64.urlsafe_b64encode(nonce + ciphertext).rstrip(b"=").decode("ascii")
 
 
 def unseal(key: bytes, purpose: bytes, sealed: str) -> str:
     """Decrypt a seal. Raises SealError if it is not a seal of this key and purpose."""
     cipher = _cipher(key)
-    if not sealed.startswith(_PREFIX):
+    if not sealed.startswith(PREFIX):
         raise SealError("it was not sealed by this server")
-    encoded = sealed[len(_PREFIX) :]
+    encoded = sealed[len(PREFIX) :]
     try:
         data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except ValueError:

@@ -10,44 +10,60 @@ Laws:
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relayd.protocols.dialect import Memory, RequestContext, run_steps
+from relayd.protocols.dialect import Memory, RequestContext
 from relayd.wire.json_steps import Steps
 
-_RESPONSE, _ITEM, _LATEST = "response:", "response_item:", "latest_response"
+_RESPONSE, _ITEM, _LATEST, _LATEST_ID = "response:", "response_item:", "latest_response", "latest_response_id"
 MAX_ID_CHARS = 256
-_GENERATED_MARK = "_" + b"relay".hex()
-GENERATED_REASONING_PREFIX = "rs" + _GENERATED_MARK
+GENERATED_MARK = "_" + b"relay".hex()
+_GENERATED_ID = re.compile("[a-z]+" + GENERATED_MARK + "[0-9a-f]{38}")
 
 
 def new_id(prefix: str) -> str:
     """Return an id that cannot be guessed, with a mark by which relayd recognises its own ids."""
-    return f"{prefix}{_GENERATED_MARK}{secrets.token_hex(19)}"
+    return f"{prefix}{GENERATED_MARK}{secrets.token_hex(19)}"
+
+
+def is_generated_id(identity: Any) -> bool:
+    """Return whether this is an id from `new_id`."""
+    return isinstance(identity, str) and _GENERATED_ID.fullmatch(identity) is not None
 
 
 def find_response(context: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
     """Return the record of a response to continue, in steps: the latest one of the connection, else a stored one."""
-    if context.socket is not None:
+    if context.socket is not None and context.socket.get(_LATEST_ID) == response_id:
         latest = yield from context.socket.get_steps(_LATEST)
-        if latest is not None and latest["response"]["id"] == response_id:
+        if latest is not None:
             return dict(latest)
     return (yield from stored_response_steps(context, response_id))
 
 
-def stored_response(context: RequestContext, response_id: str) -> dict[str, Any] | None:
-    """Return the record of a stored response of this consumer; None if it does not exist."""
-    return run_steps(stored_response_steps(context, response_id))
-
-
 def stored_response_steps(context: RequestContext, response_id: str) -> Steps[dict[str, Any] | None]:
-    """Return the record in steps; see stored_response."""
+    """Return the record of a stored response of this consumer, in steps; None if it does not exist."""
     if len(response_id) > MAX_ID_CHARS:
         return None
     record = yield from context.memory.get_steps(_RESPONSE + response_id)
     return dict(record) if record is not None else None
+
+
+def item_key(identity: str) -> str:
+    """The key under which the id of the response is stored to which a response's id or an item's id belongs."""
+    return _ITEM + identity
+
+
+def is_known(context: RequestContext, identity: Any) -> bool:
+    """Return whether this is the id of a response, or of an output item of one, that this relayd has stored for the
+    consumer, or failed to store. Another relayd behind this one has ids of the same form."""
+    if not is_generated_id(identity):
+        return False
+    if context.socket is not None and context.socket.get(_LATEST_ID) == identity:
+        return True
+    return context.memory.get(_ITEM + identity) is not None or bool(context.memory.lost(_RESPONSE + identity))
 
 
 def storage_failure(context: RequestContext, response_id: str) -> str:
@@ -69,12 +85,15 @@ def store_steps(
     record = {"response": dict(response), "items": [*(listed_item(item) for item in items), *response["output"]]}
     if context.socket is not None:
         yield from _put_steps(context.socket, _LATEST, record, is_large)
+        context.socket.put(_LATEST_ID, response["id"])
     if store:
         yield from _put_steps(context.memory, _RESPONSE + response["id"], record, is_large)
         if context.memory.lost(_RESPONSE + response["id"]):
             return False
+        context.memory.put(_ITEM + response["id"], response["id"])
         for item in response["output"]:
             context.memory.put(_ITEM + item["id"], response["id"])
+            yield
     return True
 
 
@@ -85,23 +104,22 @@ def _put_steps(memory: Memory, key: str, value: Any, is_large: bool) -> Steps[No
         memory.put(key, value)
 
 
-def delete_response(context: RequestContext, response_id: str) -> bool:
-    """Delete a stored response. Returns True if it existed."""
-    record = stored_response(context, response_id)
-    if record is None:
-        return False
-    for item in record["response"]["output"]:
-        context.memory.delete(_ITEM + item["id"])
+def delete_steps(context: RequestContext, record: Mapping[str, Any]) -> Steps[None]:
+    """Delete the stored response with this record, in steps."""
+    response_id = record["response"]["id"]
     delete_latest(context, response_id)
-    return context.memory.delete(_RESPONSE + response_id)
+    context.memory.delete(_RESPONSE + response_id)
+    context.memory.delete(_ITEM + response_id)
+    for item in record["response"]["output"]:
+        yield
+        context.memory.delete(_ITEM + item["id"])
 
 
 def delete_latest(context: RequestContext, response_id: str | None) -> None:
     """Delete this response from the connection's memory if it is the latest: its continuation has failed."""
-    if context.socket is not None and response_id is not None:
-        latest = context.socket.get(_LATEST)
-        if latest is not None and latest["response"]["id"] == response_id:
-            context.socket.delete(_LATEST)
+    if context.socket is not None and response_id is not None and context.socket.get(_LATEST_ID) == response_id:
+        context.socket.delete(_LATEST_ID)
+        context.socket.delete(_LATEST)
 
 
 class References:
@@ -119,7 +137,11 @@ class References:
         for item in items:
             if item.get("id") == item_id:
                 return item
-        response_id = self._context.memory.get(_ITEM + item_id) if len(item_id) <= MAX_ID_CHARS else None
+        response_id = None
+        if len(item_id) <= MAX_ID_CHARS:
+            response_id = self._context.memory.get(_ITEM + item_id)
+            if response_id is None:
+                response_id = yield from self._context.memory.get_steps(_ITEM + item_id)
         if not isinstance(response_id, str):
             return None
         if response_id not in self._records:

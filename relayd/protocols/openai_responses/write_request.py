@@ -15,6 +15,7 @@ from typing import Any
 from relayd.protocols._capabilities import RESPONSES, ModelFamily, effort_for_budget
 from relayd.protocols._stop_strings import require_stop_limits
 from relayd.protocols._thinking import requested_thinking
+from relayd.protocols._tool_arguments import object_text_steps
 from relayd.protocols._tools import body_steps, tool_steps
 from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import (
@@ -52,7 +53,7 @@ def write_steps(request: Request, options: Options, memory: Memory) -> Steps[Enc
     require_stop_limits(RESPONSES.split_stops(request)[1])
     body: dict[str, Any] = {
         "model": request.model,
-        "input": (yield from _ItemWriter(options).written(merge_turns(request.messages))),
+        "input": (yield from _ItemWriter(options).written((yield from merge_turns(request.messages)))),
         "store": False,
     }
     include = []
@@ -160,7 +161,7 @@ class _ItemWriter:
                 continue
             self._complete_open_calls()
             if message.role == "assistant":
-                self._assistant(message.parts)
+                yield from self._assistant(message.parts)
             elif message.parts:
                 content = [_input_part(part) for part in message.parts]
                 self._items.append({"type": "message", "role": message.role, "content": content})
@@ -173,7 +174,7 @@ class _ItemWriter:
         for call_id in list(self._open_calls):
             self._result(ToolResult(call_id, (Text(_NO_OUTPUT),)))
 
-    def _assistant(self, parts: Iterable[Part]) -> None:
+    def _assistant(self, parts: Iterable[Part]) -> Steps[None]:
         content: list[dict[str, Any]] = []
 
         def flush() -> None:
@@ -193,13 +194,13 @@ class _ItemWriter:
                     self._items += _reasoning_items(part)
                 case ToolCall():
                     flush()
-                    self._call(part)
+                    yield from self._call(part)
         flush()
 
-    def _call(self, call: ToolCall) -> None:
+    def _call(self, call: ToolCall) -> Steps[None]:
         custom = call.kind == "custom"
         self._open_calls[call.id] = call.kind
-        payload = {"input": call.arguments} if custom else {"arguments": call.arguments or "{}"}
+        payload = {"input": call.arguments} if custom else {"arguments": (yield from object_text_steps(call.arguments))}
         kind = "custom_tool_call" if custom else "function_call"
         self._items.append({"type": kind, "call_id": call.id, "name": RESPONSES.tool_name(call.name), **payload})
 

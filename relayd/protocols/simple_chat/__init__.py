@@ -10,6 +10,7 @@ DIALECT = Dialect(
     name="simple_chat",
     title="plain chat front",
     paths=("/chat",),
+    operations=((b"/chat", "chat"),),
     render_error=_openai_errors.render_error,
     read_error=_openai_errors.read_error,
     read_request=frontend.read_request,

@@ -1,8 +1,9 @@
-"""The filters of a response in their order: tap usage, drop usage chunk, hold or translate, keep alive.
+"""The filters of a response in their order: tap usage, drop usage chunk, hold or translate, cost field, keep alive.
 
-    endpoint -> TapUsage -> DropUsageChunk -> HoldFirstContent -> KeepAlive -> writer      (the client's dialect)
-    endpoint -> Translate -> KeepAlive -> writer                                           (another dialect)
-    endpoint -> writer                                                                     (opaque bytes)
+    endpoint -> TapUsage -> DropUsageChunk -> HoldFirstContent -> CostField -> KeepAlive -> writer  (the same dialect)
+    endpoint -> Translate -> CostField -> KeepAlive -> writer                                      (another dialect)
+    endpoint -> PermittedModels -> writer                  (a list of models, for a consumer that may not use all)
+    endpoint -> writer                                                                            (opaque bytes)
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from relayd.plan.plan import Target
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Refused
 from relayd.proxy.ai_request import AiRequest
+from relayd.proxy.filters.cost_field import CostField
+from relayd.proxy.filters.count_text import CountText
 from relayd.proxy.filters.drop_usage_chunk import DropUsageChunk
 from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.hold_first_content import HoldFirstContent
+from relayd.proxy.filters.permitted_models import PermittedModels
 from relayd.proxy.filters.tap_usage import TapUsage
 from relayd.proxy.filters.translate import Translate
 from relayd.wire.key_filter import KeyFilter
@@ -48,6 +52,10 @@ def chain_for(
         chain: tuple[Filter, ...] = (Translate(ai_request, reader, may_retry, keys),)
     else:
         chain = passing_chain(ai_request, target, response, may_retry)
+    if ai_request.counts_text:
+        chain = (*chain, CountText(ai_request))
+    if ai_request.cost_text is not None:
+        chain = (*chain, CostField(ai_request.cost_text, response.media.is_stream, ai_request.accepts_chunks))
     if ai_request.keepalive is not None:
         chain = (*chain, ai_request.keepalive)
     return chain
@@ -55,9 +63,12 @@ def chain_for(
 
 def passing_chain(ai_request: AiRequest, target: Target, response: ResponseHead, may_retry: bool) -> tuple[Filter, ...]:
     """The filters of a passthrough response."""
-    tap_format = ai_request.tap_format if ai_request.reports_usage else None
-    chain: tuple[Filter, ...] = NO_FILTERS if tap_format is None else (TapUsage(ai_request, tap_format, response),)
     media = response.media
+    if ai_request.lists_only is not None:
+        return (PermittedModels(ai_request.lists_only, response),)
+    is_read = ai_request.reports_usage and (ai_request.is_translatable or media.is_json or media.is_stream)
+    tap_format = ai_request.tap_format if is_read else None
+    chain: tuple[Filter, ...] = NO_FILTERS if tap_format is None else (TapUsage(ai_request, tap_format, response),)
     if not media.is_stream:
         return chain
     if ai_request.requests_usage:

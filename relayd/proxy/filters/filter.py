@@ -35,5 +35,9 @@ class Filter:
         """The response head for the client; called before the first byte is sent."""
         return response
 
+    def trailer(self) -> bytes:
+        """A line for the trailer of the response, with its line end; empty without one. Called after `finish`."""
+        return b""
+
     def account(self, record: Record) -> None:
         """Add the filter's results to the record."""

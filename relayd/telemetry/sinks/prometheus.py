@@ -1,22 +1,28 @@
 """Metrics at /metrics of the admin application, for a Prometheus scraper.
 
-The format is Prometheus' text format 0.0.4. Timers are histograms.
+The format is Prometheus' text format 0.0.4, or OpenMetrics 1.0 for a client that prefers it (Accept), as Prometheus
+does. OpenMetrics has exemplars: the trace ids of requests as examples in the histograms of relayd.proxy.total and
+relayd.proxy.first_byte, if traces are sent (`otlp`); Prometheus keeps them with `--enable-feature=exemplar-storage`.
+Timers are histograms.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import ClassVar
 
 from relayd.schema import section, setting
 from relayd.schema.scalars import meant, shown
-from relayd.telemetry.metrics import Metrics
+from relayd.telemetry.metrics import Exemplar, Histogram, Metrics
 from relayd.telemetry.names import BUCKETS_S, Metric
 from relayd.telemetry.sink import declared
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text"
+OPEN_METRICS_TYPE = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8"
+RANGES = {"*/*": 0.0, "text/*": 1.0, "text/plain": 2.0}  # that include the text format, by how specific they are
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
@@ -85,17 +91,36 @@ class Sink:
     def flush(self) -> None:
         """Does nothing: the scraper pulls."""
 
-    def page(self) -> tuple[str, bytes] | None:
+    def page(self, accept: str = "") -> tuple[str, bytes] | None:
         """The text of /metrics; None if disabled."""
         if not self._options.enabled:
             return None
-        return CONTENT_TYPE, render(self._metrics, self._options.aliases.items())
+        is_open = prefers_open_metrics(accept)
+        text = render(self._metrics, self._options.aliases.items(), open_metrics=is_open)
+        return OPEN_METRICS_TYPE if is_open else CONTENT_TYPE, text
 
     def close(self) -> None:
         """Closes nothing."""
 
 
-def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = ()) -> bytes:
+def prefers_open_metrics(accept: str) -> bool:
+    """True if an Accept field (RFC 9110 12.5.1) prefers OpenMetrics 1.0 to the text format."""
+    open_quality, text_quality = 0.0, (-1.0, 0.0)  # of the text format: how specific the range is, and its quality
+    for entry in accept.split(","):
+        media, *parts = (part.strip().lower() for part in entry.split(";"))
+        parameters = dict(part.partition("=")[::2] for part in parts)
+        try:
+            quality = min(1.0, max(0.0, float(parameters.get("q", "1"))))
+        except ValueError:
+            continue
+        if media == OPEN_METRICS and parameters.get("version", "1.0.0") == "1.0.0":
+            open_quality = max(open_quality, quality)
+        elif media in RANGES and RANGES[media] >= text_quality[0]:
+            text_quality = RANGES[media], quality
+    return open_quality > 0.0 and open_quality >= text_quality[1]
+
+
+def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = (), *, open_metrics: bool = False) -> bytes:
     """The current values of all metrics; a metric without samples has only its HELP and TYPE lines.
 
     `aliases` are pairs of an additional name and the exposed name of a metric, which is repeated under it.
@@ -104,25 +129,56 @@ def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = ()) -> bytes:
     exposed = {exposed_name(metric): metric for metric in metrics.declared}
     more = [(alias, exposed[name]) for alias, name in aliases if name in exposed]
     for name, metric in [*exposed.items(), *more]:
-        lines.append(f"# HELP {name} {metric.doc.replace(chr(92), chr(92) * 2)}")
-        lines.append(f"# TYPE {name} {'histogram' if metric.kind == 'timer' else metric.kind}")
+        lines.extend(heading(name, metric, open_metrics=open_metrics))
         if metric.kind == "timer":
-            lines.extend(histogram(metric, name, metrics))
+            lines.extend(histogram(metric, name, metrics, open_metrics=open_metrics))
         else:
             series = metrics.counters(metric) if metric.kind == "counter" else metrics.gauges(metric)
             lines.extend(f"{name}{labelled(metric.labels, key)} {number(value)}" for key, value in series)
-    return ("\n".join(lines) + "\n").encode()
+    return ("\n".join([*lines, *(["# EOF"] if open_metrics else [])]) + "\n").encode()
 
 
-def histogram(metric: Metric, name: str, metrics: Metrics) -> list[str]:
-    """The samples of one timer: cumulative buckets, sum and count per series."""
+def heading(name: str, metric: Metric, *, open_metrics: bool) -> Iterator[str]:
+    """The lines before the samples of one metric. In OpenMetrics a counter is named without `_total`, which its samples
+    have; an alias without it has no type. A unit is named only if it is the end of the name."""
+    kind: str = "histogram" if metric.kind == "timer" else metric.kind
+    doc = metric.doc.replace("\\", "\\\\")
+    if open_metrics:
+        doc = doc.replace('"', '\\"')
+        if kind == "counter":
+            kind = "counter" if name.endswith("_total") else "unknown"
+            name = name.removesuffix("_total")
+    yield f"# HELP {name} {doc}"
+    yield f"# TYPE {name} {kind}"
+    if open_metrics and metric.unit and name.endswith(f"_{metric.unit}"):
+        yield f"# UNIT {name} {metric.unit}"
+
+
+def histogram(metric: Metric, name: str, metrics: Metrics, *, open_metrics: bool) -> list[str]:
+    """The samples of one timer: cumulative buckets, sum and count per series. OpenMetrics writes bounds as 1.0, and has
+    an exemplar after the value of a bucket."""
     lines: list[str] = []
-    bounds = [*(number(bound) for bound in BUCKETS_S), "+Inf"]
+    bounds = [*((repr(bound) if open_metrics else number(bound)) for bound in BUCKETS_S), "+Inf"]
     for key, parts in metrics.timers(metric):
         counts = accumulate(sum(column) for column in zip(*(part.buckets for part in parts), strict=True))
-        for bound, count in zip(bounds, counts, strict=True):
-            lines.append(f"{name}_bucket{labelled(metric.labels, key, ('le', bound))} {count}")
+        examples = last_exemplars(parts) if open_metrics else {}
+        for index, (bound, count) in enumerate(zip(bounds, counts, strict=True)):
+            example = ""
+            if (found := examples.get(index)) is not None:
+                trace_id, span_s, wall_s = found
+                example = f' # {{trace_id="{trace_id}"}} {number(span_s)} {wall_s:.3f}'
+            lines.append(f"{name}_bucket{labelled(metric.labels, key, ('le', bound))} {count}{example}")
         plain = labelled(metric.labels, key)
         lines.append(f"{name}_sum{plain} {number(sum(part.sum_s for part in parts))}")
         lines.append(f"{name}_count{plain} {sum(part.count for part in parts)}")
     return lines
+
+
+def last_exemplars(parts: Iterable[Histogram]) -> dict[int, Exemplar]:
+    """The last exemplar of each bucket of the histograms that are added up."""
+    found: dict[int, Exemplar] = {}
+    for part in parts:
+        for index, exemplar in (part.exemplars or {}).items():
+            if index not in found or found[index][2] < exemplar[2]:
+                found[index] = exemplar
+    return found

@@ -228,7 +228,7 @@ class Sink:
         tags = ",".join(f"{name}:{INVALID_IN_TAG.sub('_', label)}" for name, label in pairs if label)
         return f"|#{tags}" if tags else ""
 
-    def page(self) -> tuple[str, bytes] | None:
+    def page(self, accept: str = "") -> tuple[str, bytes] | None:
         """No page: this sink pushes."""
         return None
 

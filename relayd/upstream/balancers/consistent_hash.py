@@ -38,7 +38,8 @@ class Options:
     by: tuple[str, ...] = setting(
         default=("session", "consumer", "client"), example=["header:x-session-id", "prompt"],
         doc="Sources of the key; the first one that a request has is used: header:NAME, cookie:NAME, consumer, session "
-            "(the identifier of the conversation in the request), prompt (the beginning of a long prompt, so that the "
+            "(the client's session on a route with `session: true`, else the identifier of the conversation in the "
+            "request), prompt (the beginning of a long prompt, so that the "
             "endpoint's prompt cache is hit), client (the client's address).",
     )
     bound: float = setting(

@@ -26,17 +26,19 @@ import pycurl
 from tornado.ioloop import IOLoop
 
 from relayd import clock
-from relayd.upstream.transport.faults import REWIND
+from relayd.upstream.transport.faults import NO_RESOURCES, REWIND, lacks_resources
 from relayd.upstream.transport.names import Name, Names, without_route
-from relayd.upstream.transport.slot import ACTIVE, DONE, PoolPort, Sink, Slot
+from relayd.upstream.transport.slot import ACTIVE, DONE, GETINFO, PoolPort, Sink, Slot
 from relayd.work_queue import WorkQueue
 
 LOG = logging.getLogger("relayd.transport")
 REAP_AFTER_S = 1.2
 SHARE_S = 0.005
+MAX_CLOSED = 4096
 _TIMEOUT = ((pycurl.SOCKET_TIMEOUT, 0),)
 _SOCKET_TIMEOUT: int = pycurl.SOCKET_TIMEOUT
 _REMOVE: int = pycurl.POLL_REMOVE
+_EPOLL_MASKS = (0, 1, 4, 5)  # of POLL_NONE, POLL_IN, POLL_OUT, POLL_INOUT: EPOLLIN is 1, EPOLLOUT is 4
 _CONNECT_TIME: int = pycurl.CONNECT_TIME
 _LAST_SOCKET: int = pycurl.LASTSOCKET
 
@@ -52,6 +54,7 @@ class Driver:
         self.ready_slots: list[Slot] = []
         self.active = 0
         self.http1_origins: set[bytes] = set()  # TLS origins to which a connection may use HTTP/1.1
+        self.closed_s: dict[bytes, float] = {}  # origin -> clock time at which a peer last closed an idle connection
         self.in_libcurl = False
         self._loop, self._multi, self._finish_fetch, self._work = loop, multi, finish_fetch, work
         self._epoll = select.epoll()
@@ -62,7 +65,7 @@ class Driver:
         self._starting: list[tuple[Slot, int]] = []
         self._ended: list[Ended] = []
         self._pending_events: list[tuple[int, int]] = []  # not processed in the last turn
-        self._slots: set[Slot] = set()
+        self._slots: dict[Any, Slot] = {}  # the active transfers, by their handle
         self._flushing = self._due_now = self._closed = False
         self._deadline: float | None = None
         self._armed: object | None = None
@@ -70,6 +73,10 @@ class Driver:
         self._reaper: Any = None
         self._reaping = False
         self._armed_at = 0.0
+        # Methods that every transfer needs: pycurl looks up an attribute slowly.
+        self._socket_action, self._info_read = multi.socket_action, multi.info_read
+        self._add_handle, self._remove_handle = multi.add_handle, multi.remove_handle
+        self._modify = self._epoll.modify
         multi.setopt(pycurl.M_MAXCONNECTS, 4096)
         multi.setopt(pycurl.M_PIPELINING, 2)
         multi.setopt(pycurl.M_SOCKETFUNCTION, self.on_socket)
@@ -86,17 +93,17 @@ class Driver:
         if what == _REMOVE:
             if masks.get(fd, 0) & 4:  # else the mask already is EPOLLIN or empty
                 with contextlib.suppress(OSError):
-                    self._epoll.modify(fd, select.EPOLLIN)
+                    self._modify(fd, select.EPOLLIN)
             masks[fd] = 0
             return
-        mask = (what & 1) | (what & 2) << 1  # POLL_IN=1 POLL_OUT=2 -> EPOLLIN=1 EPOLLOUT=4
+        mask = _EPOLL_MASKS[what]
         try:
             if fd in masks:
-                self._epoll.modify(fd, mask)
+                self._modify(fd, mask)
             else:
                 self._epoll.register(fd, mask)
         except FileExistsError:
-            self._epoll.modify(fd, mask)
+            self._modify(fd, mask)
         except OSError:  # ENOENT: the descriptor was closed and its number reused
             self._epoll.register(fd, mask)
         masks[fd] = mask
@@ -158,7 +165,9 @@ class Driver:
         self._masks.pop(fd, None)
         owner = self._owners.pop(fd, None)
         if owner is not None:
-            owner[0].eof_at = clock.monotonic()
+            if len(self.closed_s) >= MAX_CLOSED:
+                self.closed_s.clear()
+            self.closed_s[owner[0].origin] = clock.monotonic()
         if self._reap_timer is None:
             self._reap_timer = self._loop.call_later(REAP_AFTER_S, self._reap)
         with contextlib.suppress(OSError):
@@ -176,13 +185,12 @@ class Driver:
             self._reaper.setopt(pycurl.NOSIGNAL, 1)
             self._reaper.setopt(pycurl.URL, "http://localhost/")
             self._reaper.setopt(pycurl.UNIX_SOCKET_PATH, "/dev/null/none")
-            self._reaper.slot = None
         elif self._reaping:
             return
         self._reaping = True
         self.active += 1
         self.in_libcurl = True
-        self._multi.add_handle(self._reaper)
+        self._add_handle(self._reaper)
         self.in_libcurl, self._due_now = False, False
         self.drive(_TIMEOUT)
 
@@ -190,14 +198,14 @@ class Driver:
 
     def drive(self, events: Sequence[tuple[int, int]]) -> None:
         """Pass events to libcurl, then pass its results to the sinks."""
-        act, running = self._multi.socket_action, self.active
+        act, running, monotonic = self._socket_action, self.active, clock.monotonic
         self.in_libcurl = True
-        end_s = clock.monotonic() + SHARE_S if len(events) > 1 else 0.0
-        for count, (fd, mask) in enumerate(events, 1):
+        end_s = monotonic() + SHARE_S
+        waiting = iter(events)
+        for fd, mask in waiting:
             running = act(fd, mask)[1]
-            if end_s and clock.monotonic() >= end_s:
-                self._pending_events.extend(events[count:])  # level-triggered: the epoll stays readable
-                break
+            if monotonic() >= end_s:
+                self._pending_events.extend(waiting)  # level-triggered: the epoll stays readable
         for _ in range(8):
             if not self._due_now:
                 break
@@ -221,15 +229,16 @@ class Driver:
         ready, self.ready_slots = self.ready_slots, []
         ended, self._ended = self._ended, []
         while True:
-            left, succeeded, failed = self._multi.info_read()
+            left, succeeded, failed = self._info_read()
             for curl in succeeded:
                 self._finish(curl, 0, "", ended)
             for curl, errno, message in failed:
                 self._finish(curl, errno, message, ended)
             if not left:
                 break
-        end_s = clock.monotonic() + SHARE_S
-        for count, slot in enumerate(ready, 1):
+        end_s, monotonic = clock.monotonic() + SHARE_S, clock.monotonic
+        waiting = iter(ready)
+        for slot in waiting:
             slot.ready = False
             slot.insize = 0
             sink, gen = slot.sink, slot.gen
@@ -238,16 +247,16 @@ class Driver:
                     sink.on_progress(slot)
                 except Exception:  # rescue door: one broken exchange must not stop the others
                     self._broken(slot, gen, sink)
-                self._after_progress(slot)
-                if count < len(ready) and clock.monotonic() >= end_s:
-                    self.ready_slots[:0] = [slot for slot in ready[count:] if slot.ready]  # else cancelled since
-                    break
-        for count, (slot, gen, errno, message) in enumerate(ended, 1):
+                if slot.state == ACTIVE and (slot.unfinished or slot.paused or slot.read_paused):
+                    self._after_progress(slot)
+                if monotonic() >= end_s:
+                    self.ready_slots[:0] = [slot for slot in waiting if slot.ready]  # else cancelled since
+        over = iter(ended)
+        for slot, gen, errno, message in over:
             if slot.sink is not None and slot.gen == gen:  # else released, and acquired by another sink
                 self._on_ended(slot, gen, errno, message)
-                if count < len(ended) and clock.monotonic() >= end_s:
-                    self._ended[:0] = ended[count:]
-                    break
+                if monotonic() >= end_s:
+                    self._ended[:0] = over
         self._flushing = False
         resumes, self._resumes = self._resumes, []
         for slot, gen in resumes:
@@ -276,8 +285,6 @@ class Driver:
         self._loop.add_callback(sink.on_broken)
 
     def _after_progress(self, slot: Slot) -> None:
-        if slot.state != ACTIVE:
-            return
         if (slot.unfinished or slot.paused) and not slot.hold:  # paused for fairness only: continue in a later turn
             self.reschedule(slot)
         if slot.read_paused and slot.response is not None and slot.response.status >= 300:
@@ -285,27 +292,28 @@ class Driver:
             self._resumes.append((slot, slot.gen))
 
     def _finish(self, curl: Any, errno: int, message: str, done: list[Ended]) -> None:
-        slot: Slot | None = getattr(curl, "slot", None)
+        slot = self._slots.pop(curl, None)
         if slot is None:
             if curl is self._reaper:
-                self._multi.remove_handle(curl)
+                self._remove_handle(curl)
                 self.active -= 1
                 self._reaping = False
             else:
                 self._finish_fetch(curl, errno, message)
             return
-        slot.connect_s = curl.getinfo(_CONNECT_TIME)
+        slot.connect_s = GETINFO(curl, _CONNECT_TIME)
         if slot.connect_s != 0.0:  # a new connection; the owners of others are known
-            fd = curl.getinfo(_LAST_SOCKET)
+            fd = GETINFO(curl, _LAST_SOCKET)
             if fd >= 0:
                 self._owners[fd] = slot.pool, os.fstat(fd).st_ino
-        self._multi.remove_handle(curl)
+        self._remove_handle(curl)
         self.active -= 1
-        self._slots.discard(slot)
         slot.state, slot.broken = DONE, errno == REWIND
         keys = slot.pool.key_filter
         if errno:
             message = without_route(message if keys is None else keys.text(message))
+            if lacks_resources(errno, GETINFO(curl, pycurl.OS_ERRNO)):
+                errno, message = NO_RESOURCES, f"no free file descriptor (curl {errno}: {message})"
         done.append((slot, slot.gen, errno, message))
 
     def reschedule(self, slot: Slot) -> None:
@@ -362,8 +370,8 @@ class Driver:
         for slot, gen in starting:
             if slot.gen == gen and slot.state == ACTIVE:  # else cancelled before the begin
                 self.active += 1
-                self._slots.add(slot)
-                self._multi.add_handle(slot.curl)
+                self._slots[slot.curl] = slot
+                self._add_handle(slot.curl)
         self.in_libcurl, self._due_now = False, False
         self.drive(_TIMEOUT)
 
@@ -374,11 +382,10 @@ class Driver:
         assert not self.in_libcurl, "sinks run after socket_action has returned"
         slot.state, slot.sink = DONE, None
         slot.gen += 1
-        if slot in self._slots:
-            self._slots.discard(slot)
+        if self._slots.pop(slot.curl, None) is not None:
             self.active -= 1
             self.in_libcurl = True
-            self._multi.remove_handle(slot.curl)
+            self._remove_handle(slot.curl)
             self.in_libcurl = False
             if self._due_now:  # another transfer is due at this very moment
                 self._due_now = False
@@ -390,7 +397,7 @@ class Driver:
 
     def retire(self, name: Name) -> None:
         """The name has new addresses: close its idle connections, and the others when their transfers end."""
-        for slot in (*self._slots, *(slot for slot, _ in self._starting)):
+        for slot in (*self._slots.values(), *(slot for slot, _ in self._starting)):
             if slot.pool.name is name:
                 slot.fresh = 2  # the next transfer of the slot sets the option again
                 slot.curl.setopt(pycurl.FORBID_REUSE, 1)
@@ -406,7 +413,7 @@ class Driver:
         """Cancel all transfers and remove the driver from the loop."""
         self._closed = True
         self.names.close()
-        for slot in list(self._slots):
+        for slot in list(self._slots.values()):
             self.cancel(slot)
         if self._armed is not None:
             self._loop.remove_timeout(self._armed)
@@ -415,7 +422,7 @@ class Driver:
             self._loop.remove_timeout(self._reap_timer)
         if self._reaper is not None:
             if self._reaping:
-                self._multi.remove_handle(self._reaper)
+                self._remove_handle(self._reaper)
             self._reaper.close()
         self._loop.remove_handler(self._epoll.fileno())
         self._epoll.close()

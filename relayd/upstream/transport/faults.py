@@ -9,8 +9,12 @@ error of sending or receiving (55, 56) whose text contains the fatal alert.
 from __future__ import annotations
 
 import re
+import socket
+from contextlib import ExitStack
 
 import pycurl
+
+from relayd.errors import EXHAUSTED
 
 _TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
 _CONNECT = (5, 6, 7)
@@ -24,12 +28,46 @@ _HTTP2 = 16
 _NOTHING_BROKE = "seek callback returned error"  # libcurl keeps the first error text: no failure preceded this one
 _GOAWAY_IS_HTTP2_ERROR = pycurl.version_info()[2] < 0x080500
 
+NO_RESOURCES = -1  # relayd's own number beside libcurl's: a new connection needed a descriptor, and none was free
+# Errors before a connection exists, which a missing descriptor can cause: of the initialisation (2), the resolver (6),
+# the socket (7), memory (27), and the files of certificates, keys and authorities (58, 77, 82). Not: of the peer.
+_BEFORE_CONNECTION = frozenset((2, 6, 7, 27, 58, 77, 82))
+_NEEDED_DESCRIPTORS = 8  # of one new connection at most: its socket, files of TLS, and those of the resolver
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """True if an operation before a connection failed because this process has no descriptor, memory or thread left."""
+    if isinstance(error, socket.gaierror):  # the resolver does not report why
+        return lacks_resources(6, 0)
+    return isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno in EXHAUSTED)
+
+
+def lacks_resources(errno: int, os_errno: int) -> bool:
+    """True if a transfer failed because no descriptor was free, which is no fault of the endpoint.
+
+    `errno` is libcurl's number. `os_errno` (CURLINFO_OS_ERRNO) is that of a failed connect(2), 0 if libcurl failed
+    before: it does not report why. So this tries to get the descriptors that a new connection needs.
+    """
+    if os_errno in EXHAUSTED:
+        return True
+    if errno not in _BEFORE_CONNECTION or (errno == 7 and os_errno):
+        return False
+    with ExitStack() as stack:
+        try:
+            for _ in range(_NEEDED_DESCRIPTORS):
+                stack.enter_context(socket.socket(socket.AF_UNIX))
+        except OSError as error:
+            return is_exhaustion(error)
+    return False
+
 
 def code_of(errno: int, message: str = "") -> str:
     """The catalogue code of a failed transfer; `message` is libcurl's text.
 
     Error 28 is always a connect timeout: libcurl has no other time limit, and the sweep enforces the others.
     """
+    if errno == NO_RESOURCES:
+        return "out_of_resources"
     if errno in _CONNECT:
         return "connect_failed"
     if errno in _TLS or (errno in AFTER_HANDSHAKE and _ALERT.search(message) is not None):

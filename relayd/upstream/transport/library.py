@@ -18,3 +18,12 @@ def libcurl_version() -> str:
 def tls_library() -> str:
     """The TLS back end of libcurl: GnuTLS on some systems, OpenSSL on others."""
     return str(pycurl.version_info()[5] or "none")
+
+
+_FEATURES = {"SSL": "VERSION_SSL", "HTTP2": "VERSION_HTTP2", "AsynchDNS": "VERSION_ASYNCHDNS"}
+
+
+def features() -> frozenset[str]:
+    """The features of libcurl that relayd can need: SSL, HTTP2, AsynchDNS."""
+    bits = int(pycurl.version_info()[4])
+    return frozenset(name for name, constant in _FEATURES.items() if bits & int(getattr(pycurl, constant, 0)))

@@ -61,6 +61,9 @@ class ModelListFetcher:
         source = registry.load(spec.protocol).model_list
         assert self._client.driver is not None and source is not None
         endpoints = [one for one in upstream.endpoints if one.state != DISABLED] or list(upstream.endpoints)
+        if not endpoints:
+            model_list.failed("the upstream has no endpoint", clock.monotonic())
+            return
         endpoint = endpoints[model_list.turn % len(endpoints)]
         auth = spec.keys[model_list.turn % len(spec.keys)] if spec.keys else None
         own = replace(spec, timeouts=Timeouts(connect_s=TIMEOUT_S), max_connections=0)

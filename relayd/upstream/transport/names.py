@@ -153,17 +153,20 @@ class Names:
             self._retirer.retire(name)
 
 
+def lookup(host: str, port: int) -> tuple[tuple[str, ...], str]:
+    """The addresses of a host that libcurl can use, and the cause if there are none. Blocks: call it in a thread."""
+    try:
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return (), (error.strerror if isinstance(error, OSError) else None) or str(error)
+    # A scope (fe80::1%eth0) cannot be given to libcurl.
+    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries if "%" not in str(entry[4][0])))
+    return addresses, "" if addresses else "no usable address"
+
+
 def _resolve(name: Name, call_soon: Callable[..., None], found: Callable[[Name, tuple[str, ...], str], None]) -> None:
     """Look up the name; runs in its own thread."""
-    addresses: tuple[str, ...] = ()
-    fault = ""
-    try:
-        entries = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
-        # A scope (fe80::1%eth0) cannot be given to libcurl.
-        addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries if "%" not in str(entry[4][0])))
-        fault = "" if addresses else "no usable address"
-    except (OSError, UnicodeError) as error:
-        fault = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    addresses, fault = lookup(name.host, name.port)
     with contextlib.suppress(RuntimeError):  # the loop is closed
         call_soon(found, name, addresses, fault)
 

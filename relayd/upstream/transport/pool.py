@@ -17,7 +17,7 @@ from relayd import clock
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.upstream.transport.driver import Driver
-from relayd.upstream.transport.slot import ACTIVE, FREE, Sink, Slot
+from relayd.upstream.transport.slot import ACTIVE, FREE, SETOPT, Sink, Slot
 from relayd.wire.key_filter import KeyFilter
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))  # RFC 9110 9.2.2
@@ -107,7 +107,6 @@ class Pool:
             driver.http1_origins.add(self.origin)
         self.name = None if endpoint.unix is not None else driver.names.join(*endpoint.address, spec.dns_ttl_s)
         self._address = endpoint.address[0] if endpoint.unix is None and self.name is None else ""
-        self.eof_at = -9.0
         self.in_use = 0
         self._closing = False
         self._free: dict[str, list[Slot]] = defaultdict(list)
@@ -146,39 +145,40 @@ class Pool:
         `length` is None without a body, -1 if unknown (chunked). `body` is the whole body, or None if it is streamed
         by `Slot.feed`. With `new_connection` no keep-alive connection is used.
         """
-        setopt, kind = slot.curl.setopt, slot.kind
+        curl, kind = slot.curl, slot.kind
         if target != slot.target:
             slot.target = target
             if EXACT_TARGET:
-                setopt(pycurl.REQUEST_TARGET, target)
+                SETOPT(curl, pycurl.REQUEST_TARGET, target)
             else:
-                setopt(pycurl.URL, self.origin + target)
+                SETOPT(curl, pycurl.URL, self.origin + target)
         name = self.name
         if name is not None and slot.route is not (route := name.route) and route is not None:
             slot.route = route
-            setopt(pycurl.CONNECT_TO, route.connect_to)
-            setopt(pycurl.RESOLVE, route.resolve)
-        setopt(_HTTPHEADER, fields)
+            SETOPT(curl, pycurl.CONNECT_TO, route.connect_to)
+            SETOPT(curl, pycurl.RESOLVE, route.resolve)
+        SETOPT(curl, _HTTPHEADER, fields)
         if kind == "POST":
             if length != slot.length:
                 slot.length = length
-                setopt(pycurl.POSTFIELDSIZE_LARGE, 0 if length is None else length)
+                SETOPT(curl, pycurl.POSTFIELDSIZE_LARGE, 0 if length is None else length)
         elif kind == "+":
-            setopt(pycurl.INFILESIZE_LARGE, length)
+            SETOPT(curl, pycurl.INFILESIZE_LARGE, length)
         if kind in ("+", "OTHER"):
-            setopt(pycurl.CUSTOMREQUEST, method)
+            SETOPT(curl, pycurl.CUSTOMREQUEST, method)
         slot.body = b"" if kind == "POST" and length is None else body
         # A request that must not be sent twice gets a new connection if it has no body that SEEKFUNCTION protects. So
         # does every request shortly after the peer closed an idle connection: libcurl >= 8.22 checks a socket before
         # reuse only if it was idle for 1 s, and gives up (error 55) after five dead ones. Those new connections are not
         # kept alive: many of them would become idle and be closed by the peer, which would cause more of the same.
         fresh = int(new_connection or (method not in IDEMPOTENT and not length))
-        if clock.monotonic() - self.eof_at < FRESH_FOR_S:
+        closed_s = self.driver.closed_s.get(self.origin)  # by any upstream: they share the connections to an origin
+        if closed_s is not None and clock.monotonic() - closed_s < FRESH_FOR_S:
             fresh = 2
         if fresh != slot.fresh:
             slot.fresh = fresh
-            setopt(pycurl.FRESH_CONNECT, int(fresh > 0))
-            setopt(pycurl.FORBID_REUSE, int(fresh == 2))
+            SETOPT(curl, pycurl.FRESH_CONNECT, int(fresh > 0))
+            SETOPT(curl, pycurl.FORBID_REUSE, int(fresh == 2))
         self.driver.start(slot, sink)
 
     @property

@@ -18,13 +18,15 @@ from relayd import clock
 from relayd.upstream.health import BODY_BYTES, TIMED_OUT, Checker, CheckResult, evaluate
 from relayd.upstream.spec import AuthSpec, EndpointSpec, Timeouts, UpstreamSpec
 from relayd.upstream.transport.client import StreamClient
-from relayd.upstream.transport.faults import code_of
+from relayd.upstream.transport.faults import NO_RESOURCES, code_of, is_exhaustion
 from relayd.upstream.transport.pool import Pool
 from relayd.upstream.transport.slot import Slot
 from relayd.upstream.upstream import Upstream
 
 MOST = 64
 _AGENT = [b"User-Agent: relayd-health", b"Accept: */*", b"Expect:", b"Content-Type:"]
+
+OnEnd = Callable[[CheckResult | None], None]  # None: relayd itself failed, which says nothing about the endpoint
 
 
 class Probes:
@@ -54,9 +56,12 @@ class Probes:
     def _begin(self, upstream: Upstream, checker: Checker, now_s: float) -> None:
         checker.begin(now_s)
 
-        def on_end(finding: CheckResult) -> None:
+        def on_end(finding: CheckResult | None) -> None:
             self._running.discard(check)
-            upstream.record_check(checker, finding)
+            if finding is None:
+                checker.give_up()
+            else:
+                upstream.record_check(checker, finding)
 
         check: HttpCheck | TcpCheck
         if checker.spec.kind == "tcp":
@@ -88,7 +93,7 @@ class HttpCheck:
     """One request; the sink of its slot."""
 
     def __init__(
-        self, checker: Checker, pool: Pool, auth: AuthSpec | None, on_end: Callable[[CheckResult], None]
+        self, checker: Checker, pool: Pool, auth: AuthSpec | None, on_end: OnEnd
     ) -> None:
         self._checker, self._pool, self._on_end = checker, pool, on_end
         self._auth = auth if checker.spec.auth else None
@@ -113,7 +118,9 @@ class HttpCheck:
     def on_done(self, slot: Slot, errno: int, message: str) -> None:
         """The end of the transfer."""
         self._collect(slot)
-        if errno == 28:
+        if errno == NO_RESOURCES:
+            self._done(None)
+        elif errno == 28:
             self._done(TIMED_OUT)
         elif errno or not self._status:
             code = code_of(errno, message) if errno else "upstream_closed"
@@ -123,7 +130,7 @@ class HttpCheck:
 
     def on_broken(self) -> None:
         """A sink raised, which is no fault of the endpoint."""
-        self.cancel()
+        self._done(None)
 
     def cancel(self) -> None:
         self._finish()
@@ -138,7 +145,7 @@ class HttpCheck:
     def _late(self) -> None:
         self._done(TIMED_OUT)
 
-    def _done(self, finding: CheckResult) -> None:
+    def _done(self, finding: CheckResult | None) -> None:
         if self._slot is not None:
             self._finish()
             self._on_end(finding)
@@ -155,7 +162,7 @@ class HttpCheck:
 class TcpCheck:
     """One connection, closed as soon as it is established."""
 
-    def __init__(self, checker: Checker, on_end: Callable[[CheckResult], None]) -> None:
+    def __init__(self, checker: Checker, on_end: OnEnd) -> None:
         self._checker, self._on_end = checker, on_end
         self._task: asyncio.Task[None] | None = None
 
@@ -174,7 +181,7 @@ class TcpCheck:
         except TimeoutError:
             self._on_end(TIMED_OUT)
         except OSError as error:
-            self._on_end(CheckResult(False, error.strerror or type(error).__name__))
+            self._on_end(None if is_exhaustion(error) else CheckResult(False, error.strerror or type(error).__name__))
         else:
             self._on_end(CheckResult(True))
 

@@ -42,7 +42,6 @@ class RecordingPool(Pool):
         self.options: list[tuple[int, object]] = []
         self.head_limit = 0
         self.origin = b""
-        self.eof_at = 0.0
         self.key_filter = None
         self.http2 = False
         self.name = None

@@ -12,7 +12,7 @@ Laws:
 from __future__ import annotations
 
 import collections
-from typing import Protocol
+from typing import Any, Protocol
 
 import pycurl
 
@@ -27,10 +27,11 @@ SMALL = 1024
 PARSED_TURN = 16 * 1024  # for sinks that parse the body
 PIECES = 512
 INTERIM_MAX = 32
-FIELDS_MAX = 5000  # newer versions of libcurl refuse more by themselves
-SHORT_LINE = 16  # only short lines are so many within the limit of bytes that they have to be counted
 TRAILER_BYTES, TRAILER_FIELDS = 8 * 1024, 32
 FREE, ACTIVE, DONE = range(3)
+SETOPT: Any = pycurl.Curl.setopt  # called with the handle first: pycurl looks up an attribute of a handle slowly
+GETINFO: Any = pycurl.Curl.getinfo
+_NO_HEAD = bytearray()  # of all transfers behind their head; a line of a trailer is in it only while it is handled
 _WRITE_PAUSE: int = pycurl.WRITEFUNC_PAUSE
 _READ_PAUSE: int = pycurl.READFUNC_PAUSE
 _SEEK_FAIL: int = pycurl.SEEKFUNC_FAIL
@@ -76,7 +77,6 @@ class PoolPort(Protocol):
     head_limit: int
     origin: bytes
     key_filter: KeyFilter | None
-    eof_at: float
     http2: bool
     name: Name | None
 
@@ -95,10 +95,10 @@ class Slot:
     """One easy handle; owned by its pool, used by one exchange at a time."""
 
     __slots__ = (
-        "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head_left", "hold",
-        "insize", "interim", "kind", "length", "lines", "paused", "pool", "position", "protocol_error", "queue",
-        "queued", "read_at", "read_paused", "ready", "rescheduled", "response", "route", "sink", "state", "target",
-        "trailers", "turn", "unfinished", "upload_done",
+        "body", "broken", "chunks", "connect_s", "curl", "driver", "ended", "fresh", "gen", "head",
+        "head_limit", "hold", "insize", "interim", "kind", "length", "paused", "pool", "position", "protocol_error",
+        "queue", "queued", "read_at", "read_paused", "ready", "rescheduled", "response", "route", "sink",
+        "state", "target", "trailers", "turn", "unfinished", "upload_done",
     )
 
     def __init__(self, driver: DriverPort, pool: PoolPort, kind: str) -> None:
@@ -108,11 +108,10 @@ class Slot:
         self.target = b""  # likewise
         self.route: Route | None = None  # likewise
         self.broken = False
-        self.lines: list[bytes] = []
+        self.head = _NO_HEAD  # received lines of a head that is not complete
         self.chunks: list[bytes] = []
         self.queue: collections.deque[bytes | memoryview] | None = None
         self.curl = curl = pycurl.Curl()
-        curl.slot = self  # a deliberate reference cycle, broken in close()
         for option, value in pool.options:
             curl.setopt(option, value)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
@@ -130,8 +129,7 @@ class Slot:
 
     def clear(self) -> None:
         """Clear the state of the transfer."""
-        if self.lines:
-            self.lines = []
+        self.head = bytearray()
         if self.chunks:
             self.chunks = []
         self.interim: list[ResponseHead] | None = None
@@ -143,15 +141,14 @@ class Slot:
         self.turn = TURN
         self.ended: tuple[int, str] | None = None  # errno and text of the end, until the sink has finished
         self.unfinished = self.rescheduled = False
-        self.head_left = self.pool.head_limit  # bytes that the heads may still have
+        self.head_limit = self.pool.head_limit  # bytes that the heads may still have; -1 behind the final head
         self.insize = self.queued = self.position = 0
         self.read_at = self.connect_s = 0.0
         self.ready = self.paused = self.hold = self.read_paused = self.upload_done = False
         self.queue = None
 
     def close(self) -> None:
-        """Close the handle."""
-        self.curl.slot = None
+        """Close the handle, which releases its callbacks and so ends a reference cycle."""
         self.curl.close()
 
     # ---- libcurl's callbacks
@@ -162,22 +159,20 @@ class Slot:
             self.driver.ready_slots.append(self)
 
     def _on_header(self, line: bytes) -> int | None:
-        size = len(line)
-        self.lines.append(line)
-        left = self.head_left = self.head_left - size  # below 0 also behind the head
-        return None if left >= 0 and size > SHORT_LINE else self._on_other_line(line)
+        head = self.head
+        head += line
+        if len(line) > 2 and len(head) <= self.head_limit:
+            return None
+        return self._on_other_line(line)
 
     def _on_other_line(self, line: bytes) -> int | None:
-        """A short field, the end of a head, a trailer field, or a line beyond a limit."""
+        """The end of a head, a trailer field, a malformed line, or a line beyond the limit."""
         if self.response is not None:
-            self.lines.clear()
+            self.head.clear()
             return self._on_trailer(line)
-        if self.head_left < 0:
+        if len(self.head) > self.head_limit:
             self.protocol_error = "response head too large"
             return 0  # any length other than the line's: error 23, and the connection is closed
-        if len(self.lines) > FIELDS_MAX:
-            self.protocol_error = "too many fields"
-            return 0
         return self._on_head() if line in (b"\r\n", b"\n") else None
 
     def _on_trailer(self, line: bytes) -> int | None:
@@ -194,26 +189,29 @@ class Slot:
         return None
 
     def _on_head(self) -> int | None:
+        head, pool = bytes(self.head), self.pool
+        self.head = _NO_HEAD
         try:
-            response = parse_response(self.lines)
+            response = parse_response(head)
         except BadResponse as fault:
             self.protocol_error = str(fault)
             return 0
-        if self.pool.http2 and not self.lines[0].startswith(b"HTTP/2"):
-            self.pool.met_http1()
-        keys = self.pool.key_filter
-        if keys is not None and keys.needs_cleaning(b"".join(self.lines)):
+        if pool.http2 and not head.startswith(b"HTTP/2"):
+            pool.met_http1()
+        keys = pool.key_filter
+        if keys is not None:
             keys.clean(response)
-        self.lines = []
         if response.status == 101:  # upgrades use the tunnel, never a slot
             self.protocol_error = "101 without an Upgrade request"
             return 0
         if response.status >= 200:
-            self.response, self.head_left = response, 0
+            self.response, self.head_limit = response, -1
             if not self.ready:
                 self.ready = True
                 self.driver.ready_slots.append(self)
             return None
+        self.head = bytearray()
+        self.head_limit -= len(head)
         if response.status != 100:
             if self.interim is None:
                 self.interim = []
@@ -225,11 +223,12 @@ class Slot:
         return None
 
     def _on_body(self, data: bytes) -> int | None:
-        if self.hold or self.insize > self.turn or self.unfinished or len(self.chunks) >= PIECES:
+        chunks = self.chunks
+        if self.hold or self.unfinished or (chunks and (self.insize > self.turn or len(chunks) >= PIECES)):
             self.paused = True
             self._mark_ready()
             return _WRITE_PAUSE  # libcurl keeps `data` and delivers it again
-        self.chunks.append(data)
+        chunks.append(data)
         self.insize += len(data)
         if not self.ready:
             self.ready = True
@@ -297,18 +296,18 @@ class Slot:
 
     def connect_time(self) -> float:
         """Seconds until the connection was established; call after the transfer has ended or its response has begun."""
-        return self.connect_s if self.state == DONE else float(self.curl.getinfo(pycurl.CONNECT_TIME))
+        return self.connect_s if self.state == DONE else float(GETINFO(self.curl, pycurl.CONNECT_TIME))
 
     def unacknowledged(self) -> int:
         """Bytes of the request that the endpoint's kernel has not acknowledged. 0 where that is not known: under HTTP/2
         a connection is shared."""
-        descriptor = -1 if self.pool.http2 or self.state == DONE else int(self.curl.getinfo(pycurl.LASTSOCKET))
+        descriptor = -1 if self.pool.http2 or self.state == DONE else int(GETINFO(self.curl, pycurl.LASTSOCKET))
         return unacknowledged(descriptor) if descriptor >= 0 else 0
 
     def received(self) -> int:
         """Bytes of the response body received so far."""
-        return int(self.curl.getinfo(_RECEIVED))
+        return int(GETINFO(self.curl, _RECEIVED))
 
     def reached(self) -> bool:
         """True if a connection was established, so that a part of the request may have been sent."""
-        return self.state == DONE or float(self.curl.getinfo(pycurl.PRETRANSFER_TIME)) > 0.0
+        return self.state == DONE or float(GETINFO(self.curl, pycurl.PRETRANSFER_TIME)) > 0.0

@@ -17,6 +17,7 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 
 from relayd import clock
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
+from relayd.upstream.transport.faults import is_exhaustion
 
 HIGH_WATER = 64 * 1024
 _REFUSED = re.compile(r"ALERT_(?:BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)")
@@ -70,7 +71,7 @@ class Tunnel:
         try:
             context = _context(self._spec.tls) if self._endpoint.tls else None
         except (OSError, ValueError) as error:
-            self._end("tls_failed", str(error))
+            self._end("out_of_resources" if is_exhaustion(error) else "tls_failed", str(error))
             return
         try:
             stream = None if self._closed else await self._connect()
@@ -79,9 +80,8 @@ class Tunnel:
         except (TornadoTimeoutError, TimeoutError):
             self._end("connect_timeout", "")
             return
-        except (OSError, StreamClosedError, ValueError) as error:
-            real = getattr(error, "real_error", None) or error
-            self._end("connect_failed" if self._handshake_socket is None else "tls_failed", str(real))
+        except (OSError, StreamClosedError, ValueError, RuntimeError) as error:
+            self._end(*self._cause(getattr(error, "real_error", None) or error))
             return
         finally:
             if self._handshake_socket is not None:
@@ -89,6 +89,12 @@ class Tunnel:
                 self._handshake_socket = None
         if stream is not None:
             self._begin(stream)
+
+    def _cause(self, error: BaseException) -> tuple[str, str]:
+        """Code and detail of a failure before the connection is established."""
+        if is_exhaustion(error):
+            return "out_of_resources", str(error)
+        return "connect_failed" if self._handshake_socket is None else "tls_failed", str(error)
 
     def _begin(self, stream: IOStream) -> None:
         if self._closed:  # the client left during the connect

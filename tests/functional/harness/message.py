@@ -209,6 +209,13 @@ class Wire:
         with contextlib.suppress(OSError):
             self.sock.close()
 
+    def send_and_close(self, data: bytes) -> None:
+        """Send data and the end of the connection in one segment: the other side never sees one without the other."""
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        self.send(data)
+        self.close()
+
     def reset(self) -> None:
         with contextlib.suppress(OSError):
             reset_on_close(self.sock)

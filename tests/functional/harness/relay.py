@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,16 +41,18 @@ class Relay:
     """One relayd process; a context manager. JSON is YAML, so configurations are written as JSON.
 
     `url` is the upstream's; the default has one route for everything. `change` is merged over that. `hosts` is a file
-    that stands in the place of /etc/hosts for this process alone (harness/names.py).
+    that stands in the place of /etc/hosts for this process alone (harness/names.py); `before` are words in front of the
+    command, which must become this command without another process.
     """
 
     def __init__(
         self, folder: Path, url: str, change: Mapping[str, Any] | None = None, *, nofile: int = 0,
         environment: Mapping[str, str] | None = None, verb: str = "run", hosts: Path | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.nofile, self.environment, self.verb = folder, nofile, dict(environment or {}), verb
-        self.hosts = hosts
+        self.hosts, self.before = hosts, tuple(before)
         self.port = free_port()
         self.address: tuple[str, int] | str = ("127.0.0.1", self.port)
         self.file = folder / "relayd.yaml"
@@ -84,7 +86,7 @@ class Relay:
 
         with open(self.out_file, "ab") as out, open(self.error_file, "ab") as err:
             self.process = subprocess.Popen(
-                [*with_hosts(self.hosts), sys.executable, "-m", "relayd", self.verb, "-c", str(self.file)], stdin=subprocess.DEVNULL, stdout=out,
+                [*self.before, *with_hosts(self.hosts), sys.executable, "-m", "relayd", self.verb, "-c", str(self.file)], stdin=subprocess.DEVNULL, stdout=out,
                 stderr=err, cwd=self.folder, env=environment, preexec_fn=limit if self.nofile else None,
             )
         self.wait_ready()
@@ -200,6 +202,11 @@ class Relay:
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def waits(self) -> int:
+        """How often the main thread has given up the processor by itself: a loop that spins never does."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
     def hup(self) -> None:
         os.kill(self.pid, signal.SIGHUP)

@@ -22,6 +22,18 @@ def spent_ns(pid: int) -> int:
     return sum(int((tasks / task / "schedstat").read_text().split()[0]) for task in os.listdir(tasks))
 
 
+TRIES = 5
+
+
+def least(measure: Callable[[], tuple[Any, float]], bound: float) -> tuple[Any, float]:
+    """The least of some measurements, the first one below the bound at once. Other processes make a turn longer, none
+    makes it shorter."""
+    found = [measure()]
+    while found[-1][1] >= bound and len(found) < TRIES:
+        found.append(measure())
+    return min(found, key=lambda one: one[1])
+
+
 def longest_share(relay: Relay, data: bytes, told: Callable[[Client], Any]) -> tuple[Any, float]:
     """What was answered, and the largest share of the work that was done during one wait of a bystander."""
     answers: list[Any] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ class Admin:
         self.path = str(folder / "admin.sock")
         self.options = ["--socket", self.path]
         self.asked: list[str] = []
+        self.bodies: list[bytes] = []
         self._answers = list(answers)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
@@ -38,9 +40,15 @@ class Admin:
             except OSError:
                 return
             with client:
-                self.asked.append(client.recv(65536).decode().partition(" HTTP/")[0])
+                received = client.recv(65536)
+                head, _, body = received.partition(b"\r\n\r\n")
+                found = re.search(rb"(?i)content-length: (\d+)", head)
+                while found and len(body) < int(found[1]) and (more := client.recv(65536)):
+                    body += more
+                self.asked.append(received.partition(b" HTTP/")[0].decode())
+                self.bodies.append(body)
                 status, told = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-                body = told if isinstance(told, bytes) else json.dumps(told).encode()
+                reply = told if isinstance(told, bytes) else json.dumps(told).encode()
                 client.sendall(
-                    f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+                    f"HTTP/1.1 {status} X\r\nContent-Length: {len(reply)}\r\nConnection: close\r\n\r\n".encode() + reply
                 )

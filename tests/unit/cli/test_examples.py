@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pathlib
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from relayd.cli.main import main
+from tests.aids.certificates import made
+from tests.aids.tokens import Signer, key_set
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[3] / "conf" / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
@@ -30,32 +30,39 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         place = top / path.relative_to(EXAMPLES)
         place.parent.mkdir(exist_ok=True)
         place.write_text(text.replace("/etc/", f"{top}/"), encoding="utf-8")
+    (top / "relayd" / "prices.yaml").write_bytes((EXAMPLES.parent / "prices.yaml").read_bytes())
     return top
 
 
-def with_certificate(machine: pathlib.Path, name: str) -> str:
-    """The path of the example, after creating the certificates that it names."""
-    certificate = machine / "relayd" / "tls" / "site.pem"
-    if "tls/site.pem" in (machine / name).read_text(encoding="utf-8") and not certificate.exists():
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed")
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-             "-subj", "/CN=example.org", "-addext", "subjectAltName=DNS:example.org",
-             "-keyout", str(machine / "relayd" / "tls" / "site.key"), "-out", str(certificate)],
-            check=True, capture_output=True,
-        )  # fmt: skip
+def with_files(machine: pathlib.Path, name: str) -> str:
+    """The path of the example, after creating the certificates and the keys of an issuer that it names."""
+    text, folder = (machine / name).read_text(encoding="utf-8"), machine / "relayd"
+    for certificate in re.findall(r"cert: \S+/tls/([a-z-]+)\.pem", text):
+        made(folder / "tls", certificate, "example.org")
+    for authority in re.findall(r"client_ca: \S+/tls/([a-z-]+)\.pem", text):
+        made(folder / "tls", authority, authority=True)
+    if "jwks.json" in text:
+        pytest.importorskip("jwt", reason="needs python3-jwt")
+        (folder / "jwks.json").write_bytes(key_set(Signer("ES256")))
+    if "kind: redis" in text:
+        pytest.importorskip("redis", reason="needs python3-redis")
     return str(machine / name)
+
+
+@pytest.fixture(autouse=True)
+def state(machine: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state directory of the service, for certificates."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(machine))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_accepted(machine: pathlib.Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "-c", with_certificate(machine, name)]) == 0, capsys.readouterr().err
+    assert main(["check", "-c", with_files(machine, name)]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_passes_its_tests(machine: pathlib.Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = main(["test", "-c", with_certificate(machine, name), str(machine / "tests" / name)])
+    told = main(["test", "-c", with_files(machine, name), str(machine / "tests" / name)])
     shown = capsys.readouterr()
     assert told == 0, shown.out + shown.err
     assert re.search(r"^(\d+) of \1 hold$", shown.out, re.MULTILINE)

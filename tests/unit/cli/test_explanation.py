@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from relayd.cli.explanation import HypotheticalRequest, explanation
+from relayd.config.access import Consumer
 from relayd.config.listener import Certificate, Listener, Tls
 from relayd.config.model import Config
-from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route
+from relayd.config.route import Cors, HeaderEdits, Match, Redirect, Respond, Route
 from relayd.config.upstream import Auth, Endpoint, QueryKeys, Upstream, UpstreamTls
 from relayd.plan.compile import compile_plan
 from relayd.schema import Secret, Size
@@ -67,7 +68,8 @@ def test_what_is_sent_has_the_endpoints_target_and_host_and_names_the_source_of_
 
 
 def test_a_consumers_key_is_named_by_its_owner() -> None:
-    assert result("GET /v1/x", "Authorization: Bearer sk-team")["consumer"] == {"allowed": ["team"], "known": "team"}
+    assert result("GET /v1/x", "Authorization: Bearer sk-team")["consumer"] == {
+        "allowed": ["team"], "known": "team", "group": None, "routes": None, "models": None}
 
 
 def test_a_request_without_a_key_shows_its_401_and_the_upstream_request() -> None:

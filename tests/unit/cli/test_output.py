@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from relayd.cli.output import amount, err, out, paint, plain, span, table
+from relayd.cli.output import amount, err, file_fault, out, paint, plain, span, table
 
 
 class Terminal(io.StringIO):
@@ -55,3 +55,11 @@ def test_times_are_short(seconds: float, text: str) -> None:
 ])
 def test_amounts_are_short(count: int, text: str) -> None:
     assert amount(count) == text
+
+
+def test_a_fault_of_a_file_is_shown_with_its_cure() -> None:
+    assert file_fault(OSError("odd")) == "odd"
+    assert file_fault(OSError(28, "No space left on device", "/f")) == "/f: No space left on device"
+    assert file_fault(OSError(13, "Permission denied", "/f")) == (
+        "/f: Permission denied; do this as root or as the user of the service"
+    )

@@ -13,7 +13,6 @@ from relayd.config.address import (
     fault_of,
     parse_endpoint,
     parse_listen,
-    parse_network,
 )
 
 
@@ -59,18 +58,9 @@ def test_an_endpoint_that_hides_something_is_refused_without_being_repeated(text
     assert "4711" not in fault
 
 
-def test_a_network_has_no_bits_beside_its_mask() -> None:
-    assert str(parse_network("10.0.0.0/8")) == "10.0.0.0/8"
-    assert str(parse_network("::1")) == "::1/128"
-    with pytest.raises(AddressError, match=r"the network is 10\.0\.0\.0/8"):
-        parse_network("10.1.2.3/8")
-    assert fault_of(parse_network, "10.0.0.0/33")
-    assert fault_of(parse_network, "example.org")
-
-
 @given(st.text(max_size=60) | st.text(alphabet="htps:/[]@?#.%0123456789abunixsyem-", max_size=40))
 def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
-    for parse in (parse_listen, parse_endpoint, parse_network):
+    for parse in (parse_listen, parse_endpoint):
         try:
             parse(text)
         except AddressError as fault:

@@ -41,7 +41,7 @@ def test_every_word_of_the_sample_is_known() -> None:
     with pytest.raises(ConfigError) as caught:
         load_text("\n".join(lines), "sample")
     # Its key files and its drop-ins are not there, and it shows what excludes each other side by side.
-    expected = ("cannot be read", "/etc/relayd.d does not exist", "only one of path, prefix and regex", "not in force yet", "only with protocol: simple_chat")
+    expected = ("cannot be read", "cannot be run", "/etc/relayd.d does not exist", "only one of path, prefix and regex", "not in force yet", "only with protocol: simple_chat", "exactly one of command", "exactly one of file and url", "exactly one of requests and tokens", "exactly one of jwks and secret", "remove endpoints")
     assert [str(one) for one in caught.value.findings if not any(word in one.message for word in expected)] == []
 
 

@@ -35,8 +35,8 @@ class Told:
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def __call__(self, mark: Mark, path: str, message: str, hint: str) -> None:
-        self.said.append(f"{mark.file} {path} {message} {hint}".strip())
+    def __call__(self, mark: Mark, path: str, message: str, suggestion: str) -> None:
+        self.said.append(f"{mark.file} {path} {message} {suggestion}".strip())
 
 
 def test_globs_are_sorted_and_a_plain_name_is_kept_though_it_is_missing(tmp_path: pathlib.Path) -> None:

@@ -119,15 +119,15 @@ def test_a_text_that_is_not_one_plain_yaml_mapping_is_refused_with_its_place(tex
 
 
 def test_hints_help_with_the_usual_slips_of_yaml() -> None:
-    assert "spaces" in refused("a:\n\t- b")[0].hint
-    assert "quoted" in refused("host: *.example.org")[0].hint
-    assert "quoted" in refused("a: b: c")[0].hint
-    assert "begins with @" in refused("a: @b")[0].hint
+    assert "spaces" in refused("a:\n\t- b")[0].suggestion
+    assert "quoted" in refused("host: *.example.org")[0].suggestion
+    assert "quoted" in refused("a: b: c")[0].suggestion
+    assert "begins with @" in refused("a: @b")[0].suggestion
 
 
 def test_a_duplicate_key_names_the_first_one() -> None:
     fault = only(LEAST + "daemon: {}\ndaemon: {}\n")
-    assert (fault.line, fault.message, fault.hint) == (4, "duplicate key 'daemon'", "first written in line 3")
+    assert (fault.line, fault.message, fault.suggestion) == (4, "duplicate key 'daemon'", "first written in line 3")
 
 
 def test_an_empty_file_needs_a_listener() -> None:

@@ -25,7 +25,7 @@ def test_names_that_routes_use_must_be_there() -> None:
     found = faults(upstreams=UPSTREAMS, routes="[{name: r, upstream: wbe, allow: [team]}, {name: r, upstream: demo}]")
     assert found == {
         "routes[0].upstream": "unknown upstream 'wbe'; did you mean web?",
-        "routes[0].allow[0]": "unknown consumer 'team'; known: none",
+        "routes[0].allow[0]": "unknown consumer or group 'team'; known: none",
         "routes[1].name": "routes[0] has this name too",
     }
 

@@ -1,13 +1,9 @@
-"""`routes:` and `consumers:`."""
+"""`routes:`"""
 
 from __future__ import annotations
 
-import pathlib
-
 import pytest
 
-from relayd.config.route import AUTHENTICATORS
-from relayd.schema.plugins import options_of
 from tests.unit.config.section_case import accepted, faults
 
 UPSTREAMS = "{u: {endpoints: 'http://127.0.0.1:1'}}"
@@ -80,26 +76,3 @@ def test_a_key_among_the_fields_is_warned_of() -> None:
 def test_writing_actions_for_everybody_are_warned_of() -> None:
     _, warnings = accepted(routes="[{name: r, upstream: admin, admin_write: true}]")
     assert "EVERY CLIENT" in warnings["routes[0].admin_write"]
-
-
-def test_a_consumer_has_a_key_of_its_own(tmp_path: pathlib.Path) -> None:
-    for name, key in (("a", "one"), ("b", "one"), ("c", "two")):
-        (tmp_path / name).write_text(key)
-        (tmp_path / name).chmod(0o600)
-    bearer = {name: f"{{bearer: {{file: {tmp_path}/{name}}}}}" for name in "abc"}
-    accepted(consumers=f"{{x: {bearer['a']}, y: {bearer['c']}}}")
-    assert list(faults(consumers=f"{{x: {bearer['a']}, y: {bearer['b']}}}")) == ["consumers.y.bearer"]
-    assert list(faults(consumers="{x: {}}")) == ["consumers.x"]
-    header = f"{{header: {{name: x-key, value: {{file: {tmp_path}/a}}}}}}"
-    assert list(faults(consumers=f"{{x: {header}, y: {header}}}")) == ["consumers.y.header"]
-
-
-def test_a_consumer_has_one_key_for_every_place_or_one_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("K", "sk-1")
-    monkeypatch.setenv("L", "sk-2")
-    config, _ = accepted(consumers="{a: {key: {env: K}}, b: {bearer: {env: L}}}")
-    assert options_of(config.consumers["a"], AUTHENTICATORS, "key").key.reveal() == "sk-1"
-    assert list(faults(consumers="{a: {key: {env: K}, bearer: {env: L}}}")) == ["consumers.a.key"]
-    assert list(faults(consumers="{a: {key: {env: K}}, b: {bearer: {env: K}}}")) == ["consumers.b.bearer"]
-    monkeypatch.setenv("K", "two words")
-    assert list(faults(consumers="{a: {key: {env: K}}}")) == ["consumers.a.key"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from relayd.schema.plugins import options_of
 from relayd.telemetry.sink import SINKS
 from tests.unit.config.section_case import accepted, faults
@@ -38,3 +40,17 @@ def test_an_alias_is_a_new_name_for_a_metric_that_is_there() -> None:
     for aliases, key in (("{a: relayd_proxy_requests}", "a"), ("{relayd_daemon_uptime_seconds: relayd_daemon_memory_bytes}",
                          "relayd_daemon_uptime_seconds"), ("{1a: relayd_daemon_memory_bytes}", "1a")):
         assert list(faults(telemetry=f"{{prometheus: {{aliases: {aliases}}}}}")) == [f"telemetry.prometheus.aliases.{key}"]
+
+
+def test_a_webhook_has_one_usable_url_and_no_key_on_a_plain_connection(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hook-key")
+    (tmp_path / "url").write_text("https://chat.example/services/hook-key")
+    config, _ = accepted(telemetry=f"{{budget_webhook: {{secret_url: {{file: {tmp_path}/url}}}}}}")
+    hook = config.telemetry.budget_webhook
+    assert hook is not None and hook.address == "https://chat.example/services/hook-key" and "hook-key" not in repr(hook)
+    assert list(faults(telemetry="{budget_webhook: {}}")) == ["telemetry.budget_webhook"]
+    assert list(faults(telemetry="{budget_webhook: {url: ftp://a}}")) == ["telemetry.budget_webhook.url"]
+    found = faults(telemetry=f"{{budget_webhook: {{secret_url: {{file: {tmp_path}/key}}}}}}")
+    assert list(found) == ["telemetry.budget_webhook.secret_url"] and "hook-key" not in str(found)
+    _, warnings = accepted(telemetry=f"{{budget_webhook: {{url: 'http://a/', bearer: {{file: {tmp_path}/key}}}}}}")
+    assert "without TLS" in warnings["telemetry.budget_webhook.bearer"]

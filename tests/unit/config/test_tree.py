@@ -16,7 +16,7 @@ class Told:
     def __init__(self) -> None:
         self.messages: list[str] = []
 
-    def __call__(self, mark: Mark, message: str, hint: str) -> None:
+    def __call__(self, mark: Mark, message: str, suggestion: str) -> None:
         self.messages.append(message)
 
 

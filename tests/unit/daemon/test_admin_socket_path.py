@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,53 @@ def test_a_private_socket_is_this_user_s_and_no_command_looks_for_it_in_the_syst
     for text in ("admin: {address: private}", "admin:\n  address: 'private' # so\n", "admin: {address: private}\nroutes: [{{ "):
         assert admin_socket_path.candidates(str(tmp_path / "none.yaml"), text, session) == [private]
     assert admin_socket_path.written_address("admin: {address: privateer}") == admin_socket_path.DEFAULT_ADDRESS
+
+
+def test_a_path_that_is_not_the_configured_one() -> None:
+    environment = {"RUNTIME_DIRECTORY": "/run/relayd-1"}
+    for path, address, moved in (
+        ("/run/relayd/admin.sock", admin_socket_path.DEFAULT_ADDRESS, False), ("/a", "unix:/a", False), ("/b", "unix:/a", True),
+        ("/run/relayd-1/admin.sock", "private", False), ("/run/relayd-1/admin-7.sock", "private", True),
+    ):
+        assert admin_socket_path.is_moved(path, address, environment) is moved
+
+
+def test_a_socket_of_another_relayd_is_not_taken_from_it(tmp_path: Path) -> None:
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    path = str(tmp_path / "admin.sock")
+    own = str(tmp_path / "relayd" / f"admin-{os.getpid()}.sock")
+    for address in (admin_socket_path.DEFAULT_ADDRESS, "private"):
+        assert admin_socket_path.unheld(path, address, environment) == path
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        assert admin_socket_path.unheld(path, admin_socket_path.DEFAULT_ADDRESS, environment) == path, "left by a process that has ended"
+        other.listen(0)
+        for address in (admin_socket_path.DEFAULT_ADDRESS, "private"):
+            assert admin_socket_path.unheld(path, address, environment) == own
+        with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+            for client in (first, second):
+                client.setblocking(False)
+                client.connect_ex(path)
+            assert admin_socket_path.unheld(path, admin_socket_path.DEFAULT_ADDRESS, environment) == own, "its queue is full"
+        assert admin_socket_path.unheld(path, f"unix:{path}", environment) == path, "an address that is configured is meant"
+        assert admin_socket_path.unheld(path, admin_socket_path.DEFAULT_ADDRESS, {**environment, "RUNTIME_DIRECTORY": "/run/relayd"}) == path
+
+
+def test_the_note_of_a_private_socket_outlives_the_folder_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setattr(admin_socket_path, "SYSTEM_FOLDER", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    private = str(tmp_path / "relayd" / "admin-7.sock")
+    assert admin_socket_path.write_note("/a.yaml", private).startswith(str(tmp_path / "relayd"))
+    assert admin_socket_path.write_note("/b.yaml", str(tmp_path / "run" / "admin.sock")).startswith(str(tmp_path / "run"))
+    assert admin_socket_path.candidates("/a.yaml", "")[0] == private
+
+
+def test_the_instances_of_a_host_are_those_with_a_runtime_folder(tmp_path: Path) -> None:
+    for name in ("relayd", "relayd-2", "relayd-1", "relayd-blue-7", "other-3"):
+        (tmp_path / name).mkdir()
+    assert admin_socket_path.running_instances(f"{tmp_path}/relayd") == ["1", "2", "blue-7"]
+    assert admin_socket_path.running_instances(f"{tmp_path}/none") == []

@@ -14,6 +14,7 @@ import pytest
 
 from relayd.config.load import Loaded, load_text
 from relayd.daemon.changeover import Changeover, telemetry_settings, undo_all
+from relayd.daemon.turns import at_once
 from relayd.errors import ConfigError
 from relayd.proxy.gateway import Gateway
 from relayd.schema import Duration
@@ -145,6 +146,33 @@ async def test_other_endpoints_come_into_force_with_the_commit_and_not_before(fo
     site.changeover.commit(prepared, site.served.append)
     assert site.gateway.plan.upstreams["up"] is group and group.opened
     assert [(one.label, one.pool is not None) for one in group.endpoints] == [("127.0.0.1:11", True)]
+    site.close()
+
+
+async def test_what_an_operator_does_while_a_reload_opens_its_upstreams_is_not_lost(folder: Path) -> None:
+    site = Site(folder)
+    site.apply()
+    assert site.gateway.plan is not None
+    old = site.gateway.plan.upstreams["up"]
+    old.set_breaker("127.0.0.1:9", "open")
+    changed = site.loaded(upstreams={"up": {"endpoints": ["http://127.0.0.1:9"], "http": "2"}})
+    steps = site.changeover.open_steps(site.changeover.compile(changed, 2))
+    next(steps)
+    old.set_state("127.0.0.1:9", "disabled")
+    site.changeover.commit(at_once(steps), site.served.append)
+    (endpoint,) = site.gateway.plan.upstreams["up"].endpoints
+    assert endpoint.breaker is not None
+    assert (endpoint.state, endpoint.breaker.forced) == ("disabled", True)
+    site.close()
+
+
+async def test_opening_that_is_given_up_closes_what_is_open(folder: Path) -> None:
+    site = Site(folder)
+    before = descriptors()
+    steps = site.changeover.open_steps(site.changeover.compile(site.loaded(), 1))
+    next(steps)
+    steps.close()
+    assert descriptors() == before and os.listdir(folder) == []
     site.close()
 
 

@@ -20,7 +20,7 @@ from relayd.upstream.transport.client import StreamClient
 CONFIG = """
 listeners: {public: {address: "127.0.0.1:8282"}}
 upstreams: {a: {endpoints: ["http://127.0.0.1:1"], breaker: {failures: 1}, limits: {requests: 2, queue: 1}}}
-routes: [{name: all, upstream: a}]
+routes: [{name: data, match: {path: /session}, upstream: sessions}, {name: all, upstream: a}]
 daemon: {overload: {loop_lag: 500ms, memory: 1GiB, descriptors: 0.5}, request_buffers: {size: 2MiB, queue_timeout: 3s}}
 """
 
@@ -101,6 +101,23 @@ async def test_overload_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path
             scene.maintenance.tick()
         assert not scene.gateway.overload.active and scene.events()[-1]["event"] == "overload_ended"
         assert len(scene.events()) == 2
+
+
+async def test_sessions_are_counted(tmp_path: Path) -> None:
+    for scene in opened(tmp_path):
+        sessions = scene.gateway.space("session:team", 60.0)
+        sessions.put("a", {})
+        scene.gateway.space("session-endpoints:team", 60.0).put("a", {})
+        scene.gateway.session_counts.created += 1
+        for _ in range(40):
+            scene.maintenance.tick()
+        scene.maintenance.gauges()
+        assert scene.gauge("relayd_sessions_active").endswith(" 1") and scene.gauge("relayd_sessions_created").endswith(" 1")
+        assert sessions.delete("a")
+        for _ in range(40):
+            scene.maintenance.tick()
+        scene.maintenance.gauges()
+        assert scene.gauge("relayd_sessions_active").endswith(" 0") and scene.gauge("relayd_sessions_created").endswith(" 1")
 
 
 def test_bounds_are_those_of_the_configuration() -> None:

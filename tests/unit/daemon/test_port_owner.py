@@ -6,7 +6,10 @@ import os
 import socket
 from pathlib import Path
 
-from relayd.daemon.port_owner import listening_inodes, port_owner
+import pytest
+
+from relayd.daemon import port_owner as owner
+from relayd.daemon.port_owner import listening_inodes, port_owner, socket_owner
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -28,7 +31,26 @@ def test_the_process_that_listens_is_named() -> None:
         assert port_owner(taken.getsockname()[1]) == f"{name} (pid {os.getpid()})"
 
 
+def test_systemd_which_keeps_the_socket_too_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        link = os.readlink(f"/proc/self/fd/{taken.fileno()}")
+        monkeypatch.setattr(owner, "descriptor_targets", lambda pid: {link} if pid in ("1", str(os.getpid())) else set())
+        assert port_owner(taken.getsockname()[1]).endswith(f" (pid {os.getpid()})")
+        monkeypatch.setattr(owner, "descriptor_targets", lambda pid: {link} if pid == "1" else set())
+        assert port_owner(taken.getsockname()[1]).endswith(" (pid 1)"), "a socket of a service that does not run yet"
+
+
 def test_a_free_port_has_no_owner() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # bound, but it does not listen
         assert port_owner(bound.getsockname()[1]) == ""
+
+
+def test_the_process_at_a_unix_socket_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    assert socket_owner(path) == ""
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(path)
+        assert socket_owner(path) == "", "nobody listens there"
+        taken.listen()
+        assert socket_owner(path).endswith(f" (pid {os.getpid()})")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from relayd import clock
 from relayd.config.load import load_text
+from relayd.daemon import preflight as preflight_module
 from relayd.daemon.preflight import DAY_S, Expiry, preflight, remaining, write_fault
 from relayd.daemon.unit import Unit
 from tests.unit.server.certificates import certificate
 
+ROOT = Path(__file__).resolve().parents[3]
 LEAST = "listeners: {a: {address: '127.0.0.1:1'}}\nroutes: [{name: r, respond: 200}]\n"
 SANDBOX = Unit("relayd.service", {"ProtectSystem": ["strict"], "LogsDirectory": ["relayd"], "ProtectHome": ["yes"]})
 
@@ -38,6 +42,18 @@ def test_an_expiry_is_a_warning_at_the_certificate_s_key(tmp_path: Path) -> None
     assert [(one.kind, one.name) for one in result.expiries] == [("listener", "a")]
 
 
+def test_the_files_of_a_store_are_checked_like_those_of_an_upstream(tmp_path: Path) -> None:
+    one, other = certificate(tmp_path, "one.example"), certificate(tmp_path, "two.example")
+    upstream = "upstreams: {u: {endpoints: ['https://h'], tls: %s}}\n"
+    for section, where in (("store: {kind: redis, url: 'rediss://h', tls: %s}\n", "store.tls"), (upstream, "upstreams.u.tls")):
+        for tls, key in ((f"{{ca: {one.key}}}", "ca"), (f"{{cert: {one.cert}, key: {other.key}}}", "cert"),
+                         (f"{{cert: {one.key}, key: {one.key}}}", "cert")):  # fmt: skip
+            result = preflight(load_text(LEAST + section % tls, "c").config)
+            assert [fault.path for fault in result.faults] == [f"{where}.{key}"], tls
+        good = f"{{ca: {one.cert}, cert: {one.cert}, key: {one.key}}}"
+        assert preflight(load_text(LEAST + section % good, "c").config).faults == []
+
+
 def test_a_log_that_is_off_is_not_checked() -> None:
     text = LEAST + "telemetry: {access_log: {format: off, file: /no/such/folder/log}}\n"
     assert preflight(load_text(text, "c").config).faults == []
@@ -47,3 +63,32 @@ def test_the_sandbox_decides_where_a_file_may_be_written() -> None:
     fault = write_fault("/opt/access.log", SANDBOX)
     assert fault is not None and "ProtectSystem=strict" in fault[0] and "/var/log/relayd" in fault[1]
     assert write_fault("/var/log/relayd/access.log", SANDBOX) is None, "systemd makes the folder before a start"
+
+
+def test_acme_needs_its_library_and_a_state_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "listeners: {a: {address: '127.0.0.1:443', tls: {acme: {domains: [a.example], email: a@b.example}}}}\nroutes: [{name: all, respond: 204}]"
+    monkeypatch.setattr(preflight_module, "ACME_MODULES", ("no_such_library",))
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    (fault,) = preflight(load_text(text, "c").config).faults
+    assert "python3-acme" in fault.message and "apt install python3-acme" in fault.suggestion
+    monkeypatch.setattr(preflight_module, "ACME_MODULES", ("json",))
+    assert not preflight(load_text(text, "c").config).faults
+    (tmp_path / "acme").mkdir()
+    assert not preflight(load_text(text, "c").config).faults
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/x:{tmp_path}/no/acme")
+    (fault,) = preflight(load_text(text, "c").config).faults
+    assert fault.path == "listeners.a.tls.acme" and "does not exist" in fault.suggestion
+
+
+def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
+    """`Permission denied` would send the operator after owners and modes."""
+    script = (
+        "import sys; from relayd.daemon.preflight import write_fault; "
+        "print(write_fault(sys.argv[1] + '/new'), write_fault(sys.argv[1] + '/old'))"
+    )
+    mounts = 'mount -t tmpfs none "$1" && touch "$1/old" && mount -o remount,ro "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    command = ["unshare", "-m", "sh", "-c", mounts, "sh", str(tmp_path), sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode in (1, 77):
+        pytest.skip(f"cannot mount: {done.stderr}")
+    assert done.stdout.count("cannot be opened: Read-only file system") == 2, done.stdout + done.stderr

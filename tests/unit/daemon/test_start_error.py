@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 from relayd.config.load import load_text
 from relayd.daemon.start_error import StartError, reasons, start_error
@@ -13,7 +14,7 @@ TEXT = "listeners: {a: {address: '127.0.0.1:%d'}}\nroutes: [{name: r, respond: 2
 
 
 def refused(path: str, message: str) -> ConfigError:
-    return ConfigError([Finding("", 0, 0, path, message, "a hint")])
+    return ConfigError([Finding("", 0, 0, path, message, "a suggestion")])
 
 
 def test_a_port_in_use_is_reported_with_its_owner() -> None:
@@ -22,7 +23,7 @@ def test_a_port_in_use_is_reported_with_its_owner() -> None:
         failed = start_error(refused("listeners.a.address", "cannot listen: Address already in use"), loaded)
     assert isinstance(failed, StartError)
     (line,) = reasons(failed)
-    assert line.startswith("listeners.a.address: cannot listen: Address already in use (a hint)")
+    assert line.startswith("listeners.a.address: cannot listen: Address already in use (a suggestion)")
     assert f"(pid {os.getpid()})" in line
 
 
@@ -32,3 +33,13 @@ def test_the_admin_socket_counts_as_bound_and_other_faults_are_those_of_the_file
     error = refused("listeners.a.tls", "no such file")
     assert start_error(error, loaded) is error
     assert "no such file" in reasons(error)[0]
+
+
+def test_the_owner_of_an_admin_socket_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "admin.sock")
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(path)
+        taken.listen()
+        message = f"cannot listen on unix:{path}: Address already in use"
+        failed = start_error(refused("admin.address", message), load_text(TEXT % 1, "c"))
+    assert f"(pid {os.getpid()})" in reasons(failed)[0]

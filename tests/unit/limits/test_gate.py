@@ -479,3 +479,22 @@ def test_try_acquire_never_overtakes_a_waiting_request() -> None:
     gate.release(ticket)
     assert (waiting.state, gate.in_flight) == ("granted", 1)
     assert gate.counts.granted_at_once == 1
+
+
+def test_a_gate_grants_up_to_its_share_of_a_shared_limit() -> None:
+    rig = Rig()
+    rig.gate.configure(GateLimits(4, 10, shared=True))
+    tickets = [rig.acquire() for _ in range(4)]
+    assert rig.gate.in_flight == 4, "without a known share it has all"
+    rig.gate.set_share(0)
+    waiting = rig.acquire()
+    for ticket in tickets:
+        rig.gate.release(ticket)
+    assert waiting.state == WAITING and rig.gate.in_flight == 0 and rig.gate.wait_s(1) == 0.0
+    assert rig.gate.try_acquire("") is None
+    rig.gate.set_share(1)
+    assert rig.granted == [waiting] and rig.gate.describe()["share"] == 1
+    rig.acquire()
+    assert rig.gate.depth == 1
+    rig.gate.configure(GateLimits(4, 10))
+    assert rig.gate.depth == 0, "no longer shared"

@@ -44,13 +44,15 @@ def test_an_upstream_with_other_endpoints_is_kept_and_a_plan_that_is_thrown_away
     assert [one.label for one in new.endpoints["moved"]] == ["127.0.0.1:2"], "the commit sets them"
 
 
-def test_an_upstream_that_changed_goes_on_where_the_old_one_stands() -> None:
+def test_an_upstream_that_changed_can_go_on_where_the_old_one_stands() -> None:
     old = plan(same=1, changed=2)
     for name in ("same", "changed"):
         old.upstreams[name].set_state(f"127.0.0.1:{old.upstreams[name].endpoints[0].spec.address[1]}", "disabled")
     upstreams = dict(old.config.upstreams)
     upstreams["changed"] = dataclasses.replace(upstreams["changed"], http="2")
     new = compile_plan(Config(upstreams=upstreams), 2, old)
+    assert carryover(old, new).replaced == {"changed": old.upstreams["changed"]}
+    new.upstreams["changed"].inherit_state(old.upstreams["changed"])
     assert new.upstreams["same"] is old.upstreams["same"] and new.upstreams["changed"] is not old.upstreams["changed"]
     assert [one.endpoints[0].state for one in new.upstreams.values()] == ["disabled", "disabled"]
 

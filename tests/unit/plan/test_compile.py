@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 
 from relayd.access.authenticators.header import HeaderKey
+from relayd.access.client_request import ClientRequest
+from relayd.config.access import Consumer
 from relayd.config.limits import Limits
 from relayd.config.listener import Listener
 from relayd.config.model import AddedHeaders, Config
-from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Redirect, Respond, Route, RouteTimeouts
+from relayd.config.route import Cors, HeaderEdits, Match, Redirect, Respond, Route, RouteTimeouts
 from relayd.config.upstream import Auth, Endpoint, Upstream
 from relayd.errors import ConfigError
 from relayd.limits.gates import Gates
@@ -19,6 +22,7 @@ from relayd.plan.plan import Plan, PlannedRoute
 from relayd.schema import Duration, Secret
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 from relayd.wire.http1 import parse_head
+from relayd.wire.regex_proof import fault_of_regex
 from tests.aids.sections import section
 
 KEY = Secret("sk-1", "env KEY")
@@ -111,7 +115,8 @@ def test_consumers_are_known_by_bearer_and_by_header() -> None:
     consumers = {"team": section(Consumer, bearer=KEY, header=HeaderKey(name="X-Team", value=KEY))}
     plan = compile_plan(config(route(allow=("team",)), consumers=consumers), 1)
     assert plan.routes[0].allow == frozenset({"team"}) and plan.key_fields == {b"x-team"}
-    assert plan.consumers.identify(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Team: sk-1\r\n\r\n")) == "team"
+    identity = plan.consumers.identify(ClientRequest(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Team: sk-1\r\n\r\n")))
+    assert identity is not None and identity.name == "team"
     assert only(route()).allow is None
 
 
@@ -155,8 +160,9 @@ def test_a_plan_is_frozen() -> None:
 def test_a_key_for_every_place_is_known_in_every_place(line: str) -> None:
     made = compile_plan(config(consumers={"team": section(Consumer, key=Secret("sk-1", "env K"))}), 1)
     head = parse_head(f"GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n".encode())
-    assert made.consumers.identify(head) == "team"
-    assert made.consumers.identify(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: sk-1\r\n\r\n")) is None
+    identity = made.consumers.identify(ClientRequest(head))
+    assert identity is not None and identity.name == "team"
+    assert made.consumers.identify(ClientRequest(parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: sk-1\r\n\r\n"))) is None
 
 
 def test_a_plan_that_is_never_committed_leaves_no_gate() -> None:
@@ -168,3 +174,16 @@ def test_a_plan_that_is_never_committed_leaves_no_gate() -> None:
         assert list(gates) == []
     del plan
     assert gates.names() == set()
+
+
+def test_a_reload_does_not_prove_in_the_loop_what_the_loader_has_proven() -> None:
+    """A proof takes milliseconds, and the plan is compiled in the event loop."""
+    patterns = [f"/p{number}/[a-z]+/([0-9]{{1,40}})/x[^/]*" for number in range(20)]
+    begun = time.thread_time()
+    for pattern in patterns:
+        assert fault_of_regex(pattern) is None  # by the loader, in its thread
+    proven_s = time.thread_time() - begun
+    made = config(*(route(f"r{number}", match=Match(regex=pattern)) for number, pattern in enumerate(patterns)))
+    begun = time.thread_time()
+    compile_plan(made, 1)
+    assert time.thread_time() - begun < proven_s / 2

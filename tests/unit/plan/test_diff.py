@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import pytest
 
+from relayd.config.access import Consumer, Group
 from relayd.config.listener import Listener
 from relayd.config.model import Config
-from relayd.config.route import Consumer, Cors, HeaderEdits, Match, Respond, Route
+from relayd.config.prices import ModelPrice, PriceList
+from relayd.config.route import Cors, HeaderEdits, Match, Respond, Route
 from relayd.config.upstream import Auth, Endpoint, Upstream, UpstreamTimeouts
-from relayd.plan.diff import diff, files_diff, looks_secret, show
-from relayd.schema import Duration, Secret, Size
+from relayd.plan.diff import contents_diff, diff, files_diff, looks_secret, show
+from relayd.schema import Duration, Money, Secret, Size
 from tests.aids.sections import section
 
 
@@ -35,6 +37,13 @@ def test_a_duration_is_told_with_its_path_and_unit() -> None:
     old = Config(upstreams=upstream(timeouts=UpstreamTimeouts(idle=Duration(120))))
     new = Config(upstreams=upstream(timeouts=UpstreamTimeouts(idle=Duration(0.25))))
     assert lines(old, new) == ["~ upstreams.web.timeouts.idle: 2m -> 250ms"]
+
+
+def test_a_price_is_told_as_it_is_written() -> None:
+    old, new = (
+        Config(prices=PriceList(models={"m": ModelPrice(input=Money(nano))})) for nano in (2_500_000_000, 3_000_000_000)
+    )
+    assert lines(old, new) == ["~ prices.models.m.input: 2.5 -> 3"]
 
 
 def test_new_and_gone_routes_are_named() -> None:
@@ -126,3 +135,17 @@ def test_files_that_are_read_no_longer_come_first_and_new_ones_are_named() -> No
         "~ include: 2 files -> 1 file",
     ]
     assert files_diff(before, before) == []
+
+
+def test_a_file_whose_contents_changed_under_the_same_name_is_named() -> None:
+    old = {"listeners.a.tls.cert": ("/a.pem", "1"), "listeners.b.tls.cert": ("/b.pem", "1"), "gone": ("/c.pem", "1")}
+    new = {"listeners.a.tls.cert": ("/a.pem", "2"), "listeners.b.tls.cert": ("/other.pem", "2"), "new": ("/d.pem", "1")}
+    assert [str(one) for one in contents_diff(old, new)] == ["~ listeners.a.tls.cert: /a.pem changed"]
+    assert contents_diff(new, new) == []
+
+
+def test_groups_and_what_consumers_may_use_are_compared() -> None:
+    key = Secret("sk-1", "env K")
+    old = Config(consumers={"team": section(Consumer, bearer=key, models=("gpt-*",))})
+    new = Config(consumers={"team": section(Consumer, bearer=key, models=("gpt-*", "fast"), group="paying")}, groups={"paying": Group(routes=("llm",))})
+    assert lines(old, new) == ["+ groups.paying", "+ consumers.team.group: paying", "~ consumers.team.models: [gpt-*] -> [gpt-*, fast]"]

@@ -335,3 +335,11 @@ def test_pieces_know_their_last_sign_and_whether_there_are_any() -> None:
     pieces.add('{"a":1} ')
     pieces.add("\n")
     assert pieces and pieces.text() == '{"a":1} \n'
+
+
+def test_the_last_character_of_a_text_in_pieces_is_not_white_space() -> None:
+    text = TextBuffer()
+    assert text.last_character() == ""
+    for piece, last in ((" \n", ""), ("a", "a"), ("b: ", ":"), ("\t", ":"), *[(" ", ":")] * 3000, ("c", "c")):
+        text.add(piece)
+        assert text.last_character() == last

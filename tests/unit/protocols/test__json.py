@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd.protocols import _json
-from relayd.protocols.dialect import Refused
+from relayd.protocols.dialect import Refused, run_steps
+from relayd.wire import json_steps
+from relayd.wire.json_steps import Steps
+from tests.aids.steps import MOST_UNITS, units_of
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -154,15 +158,67 @@ def test_json_inside_of_a_message_is_bounded() -> None:
     for text in ('{"a":"%s"}' % (long + "0123456789"), "[" + "[]," * 300_000 + "1]", '{"a":"' + '\\"' * 100_000, "{" + '"' * 99_999):
         with pytest.raises(ValueError):
             _json.parse_bounded(text)
-    assert _json.write_bounded({"a": [1, "b"]}, "input") == '{"a":[1,"b"]}'
-    values: tuple[Any, ...] = ({"a": "x" * 9_000_000}, {"a": [[]] * 70_000})
-    for value in values:
-        with pytest.raises(Refused) as refused:
-            _json.write_bounded(value, "messages[0].input")
-        assert refused.value.param == "messages[0].input"
 
 
 def test_a_list_that_is_too_long_is_refused_with_its_length() -> None:
     _json.no_more_than(2, [1, 2], "x")
     with pytest.raises(Refused, match="3 entries; at most 2"):
         _json.no_more_than(2, [1, 2, 3], "x")
+
+
+# ---- in steps
+
+
+def outcome(work: Any, data: Any) -> list[Any]:
+    """The result, or nothing for a ValueError."""
+    try:
+        found = work(data)
+        return [run_steps(found) if isinstance(found, Generator) else found]
+    except ValueError:
+        return []
+
+
+ODD = st.sampled_from([b"[", b"]", b"{", b"}", b'"', b",", b":", b"\\", b"\xff", b"\xe2\x82", b"\xed\xa0\x80", b"NaN", b"-Infinity", b"\x01", b"\n", b"0", b"\xef\xbb\xbf"])
+
+
+@settings(max_examples=300)
+@given(VALUES, st.lists(st.tuples(st.integers(0, 300), st.integers(0, 2), ODD), max_size=2), st.booleans())
+def test_an_endpoints_document_is_parsed_in_steps_as_at_once(value: Any, changes: list[tuple[int, int, bytes]], ascii_only: bool) -> None:
+    """Also where it is damaged, is no UTF-8, or has values that JSON does not know."""
+    data = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "replace")
+    for at, length, inserted in changes:
+        data = data[:at] + inserted + data[at + length :]
+    expected = outcome(_json.parse_lenient, data)
+    for chunk_bytes in (40, 97):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_steps, "CHUNK_BYTES", chunk_bytes)
+            patch.setattr(_json, "CHUNK_BYTES", chunk_bytes)
+            assert outcome(_json.parse_lenient_steps, data) == expected
+
+
+@given(VALUES, st.lists(st.tuples(st.integers(0, 300), st.sampled_from(list('[]{}",\\')))))
+def test_a_text_inside_of_a_message_is_parsed_in_steps_as_at_once(value: Any, changes: list[tuple[int, str]]) -> None:
+    text = json.dumps(value)
+    for at, inserted in changes:
+        text = text[:at] + inserted + text[at:]
+    expected = outcome(_json.parse, text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_steps, "CHUNK_BYTES", 40)
+        patch.setattr(_json, "CHUNK_BYTES", 40)
+        assert outcome(_json.parse_bounded_steps, text) == expected
+
+
+@pytest.mark.parametrize("text", [
+    '{"a":"' + "x\\n" * 1_300_000 + '"}', '{"a":[' + '"",' * 400_000 + "1]}", '{"a":[' + "{}," * 170_000 + "1]}", '{"a":' + " " * 400_000 + "1}",
+    '{"a":"' + '\\"' * 1_900_000, '"' + "\U0001f600" * 900_000 + '"',
+], ids=["escapes", "quotes", "objects", "blanks", "no end", "wide"])  # fmt: skip
+def test_no_step_takes_long(text: str) -> None:
+    def tried(steps: Steps[Any]) -> Steps[Any]:
+        try:
+            return (yield from steps)
+        except ValueError:
+            return None
+
+    assert units_of(lambda: tried(_json.parse_bounded_steps(text))) < MOST_UNITS
+    for data in (text.encode(), text.encode() + b"\xff", text.replace("x", "\t").encode()):
+        assert units_of(lambda: tried(_json.parse_lenient_steps(data))) < MOST_UNITS  # noqa: B023

@@ -14,7 +14,6 @@ from relayd.protocols._tool_arguments import (
     ObjectEndFinder,
     arguments_object,
     object_text,
-    raw_input,
 )
 from tests.aids.growth import linear
 
@@ -75,13 +74,6 @@ def test_what_waits_to_be_scanned_is_bounded_and_the_cost_is_linear() -> None:
     assert linear(add, MOST_PENDING_CHARS // 16)
 
 
-@pytest.mark.parametrize(("arguments", "raw"), [
-    ('{"input": "ls -l"}', "ls -l"), ('{"input": 7}', '{"input": 7}'), ('"ls"', "ls"), ("ls {", "ls {"), ("", ""),
-])
-def test_a_custom_tool_gets_its_text(arguments: str, raw: str) -> None:
-    assert raw_input(arguments) == raw
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -96,3 +88,10 @@ def test_a_history_always_has_an_object_as_arguments(text: str, value: object) -
 def test_an_object_in_a_history_stays_as_it_was_written() -> None:
     assert object_text('{ "a" : 1.0 }') == '{ "a" : 1.0 }'
     assert arguments_object("[" * 5000) == {"unparsed_arguments": "[" * 5000}
+
+
+def test_the_depth_counts_open_objects_and_lists() -> None:
+    end = ObjectEndFinder()
+    for text, depth in (("{", 1), ('"a":[{"b', 3), ('":"}"', 3), ("}", 2), ("]}", 0)):
+        end.add(text)
+        assert end.depth == depth

@@ -10,7 +10,7 @@ import pytest
 from relayd.protocols import registry
 from relayd.protocols._turns import merge_turns
 from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult, ToolStart
-from relayd.protocols.dialect import Options
+from relayd.protocols.dialect import Options, run_steps
 from relayd.protocols.gemini.signatures import store
 from tests.aids.growth import linear
 from tests.aids.memories import Kept
@@ -22,7 +22,7 @@ FIRST, SECOND = (Message("tool", (ToolResult(f"c{n}", (Text(f"r{n}"),)),)) for n
 
 
 def roles(*messages: Message, batch: bool = False) -> list[tuple[str, int]]:
-    return [(turn.role, len(turn.parts)) for turn in merge_turns(messages, lambda call: batch)]
+    return [(turn.role, len(turn.parts)) for turn in run_steps(merge_turns(messages, lambda call: batch))]
 
 
 def test_messages_that_follow_each_other_are_one_turn() -> None:

@@ -25,6 +25,9 @@ from relayd.protocols.retry_after import LONGEST_S, retry_after_headers, retry_a
         ({"retry-after": "inf"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "99999999999"}, LONGEST_S),
+        ({"retry-after": "1795961412000"}, LONGEST_S),  # milliseconds since 1970
+        ({"retry-after": "9" * 5000}, LONGEST_S),
+        ({"retry-after": "2.0000000000000000001"}, 2.0),
         ({"retry-after": "Sat, 99 Foo 2026 12:00:00 GMT"}, None),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from relayd.protocols._bounds import Allowance
 from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult
-from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext
+from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext, run_steps
 from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
 from relayd.protocols.openai_responses.tools import ClientTool, ToolNames
@@ -47,18 +47,18 @@ def test_what_is_remembered_of_a_call_goes_out_once_however_often_its_id_is_name
 def test_fragments_behind_complete_arguments_are_compared_without_putting_them_together() -> None:
     def read(size: int) -> None:
         arguments = CallArguments(Allowance())
-        arguments.add('  {"a":"' + "x" * (size * 200) + '"}')
+        run_steps(arguments.add('  {"a":"' + "x" * (size * 200) + '"}'))
         for _ in range(size):
-            assert not arguments.is_repeated_by("y")
+            assert not run_steps(arguments.is_repeated_by("y"))
 
     assert linear(read, 300)
 
 
 def test_arguments_that_come_again_are_known_whatever_blanks_are_around_them() -> None:
     arguments = CallArguments(Allowance())
-    arguments.add('  {"a":1}')
-    assert arguments.is_repeated_by('{"a":1}\n') and arguments.is_repeated_by(' {"a":1}')
-    assert not arguments.is_repeated_by('{"a":2}') and not arguments.is_repeated_by("") and not arguments.is_repeated_by(" ")
+    run_steps(arguments.add('  {"a":1}'))
+    assert run_steps(arguments.is_repeated_by('{"a":1}\n')) and run_steps(arguments.is_repeated_by(' {"a":1}'))
+    assert not run_steps(arguments.is_repeated_by('{"a":2}')) and not run_steps(arguments.is_repeated_by("")) and not run_steps(arguments.is_repeated_by(" "))
 
 
 def test_a_name_without_its_namespace_is_found_without_looking_at_every_tool() -> None:

@@ -250,6 +250,9 @@ def test_most_of_a_stream_is_skimmed() -> None:
     tap.observe(name)
     assert tap.can_skip(name) and not tap.can_skip(name[:-1]) and not tap.can_skip(name.replace(b"null", b'"stop"'))
     assert not tap.can_skip(name.replace(b'"choices"', b'"usage":{"prompt_tokens":1},"choices"'))
+    nameless, unnamed = Tap(format_of("openai_chat")), name.replace(b'"model":"m",', b"")
+    nameless.observe(unnamed)
+    assert nameless.can_skip(unnamed) and not nameless.can_skip(name)
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])

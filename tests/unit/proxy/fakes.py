@@ -6,21 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
+from relayd.access.client_certificate import ClientCertificate, no_certificate
+from relayd.access.sessions import Sessions
 from relayd.config.load import load_text
+from relayd.limits.failed_keys import FailedKeys
+from relayd.limits.ledger import Ledger
 from relayd.limits.overload import Bounds, Overload
 from relayd.limits.request_buffers import RequestBuffers
+from relayd.limits.shared_ledger import SharedLedger
+from relayd.limits.spend import Spend
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols.dialect import Memory
 from relayd.proxy.application import Application, Handler, LocalRequest, Responder, send_answer
+from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
 from relayd.proxy.respond import answer
 from relayd.proxy.upgrade import Tunnel
+from relayd.stores._space import Space
 from relayd.stores.memory import Store
 from relayd.telemetry.outcome import Record
+from relayd.telemetry.trace import Tracing
 from relayd.upstream.lease import Lease
-from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.forwarded import Networks
 from relayd.wire.http1 import RequestHead, parse_head
 
 UPSTREAM = """
@@ -44,9 +53,10 @@ class Client:
 
     def __init__(self, peer: str = "192.0.2.7", trusted: bool = False, tls: bool = False) -> None:
         self.listener, self.peer, self.trusted, self.tls = "public", peer, trusted, tls
-        self.networks = TrustedNetworks(("192.0.2.0/24", "10.0.0.0/8"))
+        self.networks = Networks(("192.0.2.0/24", "10.0.0.0/8"))
         self.exchange: Any = None
         self.socket_memory: Memory | None = None
+        self.client_certificate: Callable[[], ClientCertificate | None] = no_certificate
         self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
         self.sent = b""
         self.ended: list[str] = []
@@ -99,15 +109,23 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.exchanges: set[Any] = set()
-        self.draining = False
+        self.draining = self.degraded = False
         self.accounts: list[Record] = []
         self.asked: list[tuple[str, str, bool]] = []
         self.seal_key = b""
         self.overload = Overload(Bounds(), 0.25)
         self.buffers = RequestBuffers()
+        self.spend = Spend()
+        self.failed_keys = FailedKeys(3, 60.0)
+        self.sessions = Sessions()
+        self.ledger = Ledger()
+        self.session_counts = SessionCounts()
+        self.shared: SharedLedger | None = None
         self.store = Store(100, 1 << 20, 60.0)
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.admin: Application = self._handled
+        self.challenge_response: Callable[[bytes], bytes | None] | None = None
+        self.tracing = Tracing()
 
     def current(self) -> Plan:
         raise AssertionError("an exchange goes on with the plan that it came with")
@@ -117,6 +135,12 @@ class FakeGateway:
 
     def memory(self, space: str) -> Memory:
         return self.store.space(space)
+
+    def space(self, name: str, ttl_s: float) -> Space:
+        return self.store.space(name, ttl_s)
+
+    def is_store_degraded(self) -> bool:
+        return self.degraded
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
         timer = (delay_s, callback)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from relayd import clock
+from relayd.acme.state import State
 from relayd.config.load import load_text
 from relayd.plan.compile import compile_plan
 from relayd.proxy.gateway import Gateway
@@ -160,6 +161,7 @@ class Harness:
 
     def __init__(self, tmp_path: Path) -> None:
         self.log = tmp_path / "access.log"
+        self.state = State(str(tmp_path / "acme"))
         self.log_output = io.StringIO()
         self.telemetry = Telemetry.build(TelemetrySettings(access_format="json", access_file=str(self.log)), self.log_output)
         self.client: StreamClient = StreamClient(force_instance=True)
@@ -190,15 +192,16 @@ class Harness:
         self.server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = self.server.sockets[0].getsockname()[1]
         config = load_text(text.replace("PORT", str(port)), "relayd.yaml").config
-        self.plan = self.gateway.plan = compile_plan(config, 1, gates=self.gateway.gates)
+        self.plan = self.gateway.plan = compile_plan(config, 1, gates=self.gateway.gates, ledger=self.gateway.ledger)
         self.gateway.gates.apply(self.plan.gate_limits)
+        self.gateway.ledger.apply(self.plan.counters)
         for upstream in self.plan.upstreams.values():
             upstream.open(self.client.connect)
         if sock is None:
             sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
         self.address = sock.getsockname()
-        self.listening = Listener("public", config.listeners["public"], self.gateway, self.telemetry, [sock])
+        self.listening = Listener("public", config.listeners["public"], self.gateway, self.telemetry, [sock], self.state)
         self.listening.configure(config.listeners["public"], context)
         self.listening.accept()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -10,18 +11,17 @@ from relayd.plan.plan import Plan, Target
 from relayd.protocols.dialect import Dialect, Refused
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
-from relayd.proxy.ai_request import (
-    AiRequest,
-    Fields,
-    context_of,
-    requested_listing,
-)
+from relayd.protocols.openai_responses.state import new_id
+from relayd.proxy.ai_request import AiRequest, requested_listing
+from relayd.proxy.request_context import context_of
 from relayd.stores.memory import Store
 from relayd.wire.body import PARSED_BYTES
 from relayd.wire.json_steps import Steps
 from tests.unit.proxy.fakes import head_for, plan_of
 
 STORE = Store(10, 100_000, 60.0)
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return plan_of("""
@@ -73,6 +73,8 @@ def test_a_request_is_translated_only_where_dialects_differ_and_it_can_be(plan: 
     ai_request = made(plan, b"{}")
     assert ai_request.needs_translation(target(plan, "messages"))
     assert not ai_request.needs_translation(target(plan, "chat")) and not ai_request.needs_translation(target(plan, "plain"))
+    for slashes in ("/", "//", "///"):
+        assert made(plan, b"{}", "/v1/chat/completions" + slashes).needs_translation(target(plan, "messages"))
     other = made(plan, b"{}", "/v1/embeddings")
     assert other.differs_in_dialect(target(plan, "messages")) and not other.needs_translation(target(plan, "messages"))
 
@@ -97,10 +99,28 @@ def test_a_socket_always_streams_and_passes_as_a_request(plan: Plan) -> None:
     assert passed is not None and json.loads(passed) == {"model": "there", "stream": True}
 
 
-def test_fields_are_found_by_their_lower_case_name_and_the_first_counts() -> None:
-    fields = Fields(head_for("X-A: 1", "x-a: 2", "Anthropic-Version:  v "))
-    assert fields["x-a"] == "1" and fields.get("anthropic-version") == "v" and fields.get("X-A") is None
-    assert "host" in fields and len(fields) == 3 and list(fields) == ["host", "x-a", "anthropic-version"]
+def test_a_request_that_continues_what_relayd_has_stored_is_translated_for_its_own_dialect_too(plan: Plan) -> None:
+    identity = new_id("resp")
+    STORE.space("a").put("response_item:" + identity, identity)
+    native = dataclasses.replace(target(plan, "chat"), dialect=RESPONSES)
+    for previous, continues in ((identity, True), (new_id("resp"), False), ("resp_1", False)):
+        body = json.dumps({"model": "m", "previous_response_id": previous, "input": "hi"}).encode()
+        ai_request = made(plan, body, "/v1/responses", dialect=RESPONSES)
+        assert ai_request.needs_translation(native) is continues
+        ai_request.release_request()
+        assert ai_request.needs_translation(native) is continues
+        assert not made(plan, body, "/v1/other", dialect=RESPONSES).needs_translation(native)
+        assert made(plan, None, f"/v1/responses/{previous}", dialect=RESPONSES).names_stored is continues
+    assert not made(plan, b"{}").names_stored
+
+
+def test_a_message_of_a_socket_loses_what_relayd_invented(plan: Plan) -> None:
+    item = {"type": "message", "role": "user", "content": "x", "id": new_id("msg")}
+    body = json.dumps({"type": "response.create", "model": "m", "session": {"model": "m"}, "input": [item]}).encode()
+    native = dataclasses.replace(target(plan, "chat", "n"), dialect=RESPONSES)
+    sent = made(plan, body, "/v1/responses", socket=True, dialect=RESPONSES).passthrough_body(native)
+    del item["id"]
+    assert sent is not None and json.loads(sent) == {"model": "n", "session": {"model": "n"}, "input": [item], "stream": True}
 
 
 # ---- in steps

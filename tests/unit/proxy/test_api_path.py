@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relayd.proxy.api_path import passthrough_path, translated_path, with_model
+from relayd.proxy.api_path import models_in_path, passthrough_path, translated_path, with_model
 
 CHAT, MESSAGES = b"/v1/chat/completions", b"/v1/messages"
 
@@ -52,3 +52,23 @@ def test_a_model_in_the_path_gets_another_name() -> None:
     assert with_model(b"/v1beta/models/fast:streamGenerateContent", "g/ü 3") == (
         b"/v1beta/models/g%2F%C3%BC%203:streamGenerateContent")
     assert with_model(b"/v1/chat/completions", "m") == b"/v1/chat/completions"
+
+
+@pytest.mark.parametrize("path", [
+    "/v1beta/models/M:generateContent", "/v1beta/tunedModels/M:generateContent", "/v1/projects/p/locations/l/endpoints/M:predict",
+    "/v1/projects/p/locations/l/publishers/google/models/M:streamGenerateContent", "/openai/deployments/M/chat/completions",
+    "/deployments/M/embeddings", "/OpenAI/Deployments/M/responses", "/v1/engines/M/completions", "/model/M/invoke", "/model/M/converse-stream",
+    "/model/M/invoke-with-response-stream", "/v1/models/M/versions/2:predict", "/v2/models/M/infer", "/v2/models/M/versions/1/generate",
+])  # fmt: skip
+def test_the_path_of_each_api_names_the_model_and_takes_another(path: str) -> None:
+    named = path.replace("/M", "/a-1.5").encode()
+    assert [named[place.start : place.end] for place in models_in_path(named)] == [b"a-1.5"]
+    assert with_model(named, "b/2") == path.replace("/M", "/b%2F2").encode()
+
+
+@pytest.mark.parametrize("path", [
+    b"/v1/models/a", b"/v1/models", b"/deployments/a/logs", b"/models/a/b:x", b"/model/a", b"/v1/engines", b"/endpoints/a/invocations",
+    b"/openai/deployments/a",
+])  # fmt: skip
+def test_other_paths_name_none(path: bytes) -> None:
+    assert models_in_path(path) == [] and with_model(path, "m") == path

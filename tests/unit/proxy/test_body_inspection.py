@@ -127,6 +127,8 @@ def test_where_no_model_decides_nothing_more_is_looked_at(plan: Plan) -> None:
     for piece in [b"\xff" * PARSED_BYTES, b"a", *pieces(LARGE)]:
         assert not scene.inspection.feed(piece)
     scene.finish(b"\xff")
+    while not scene.found:
+        scene.turn()
     assert scene.found[0] is not None and scene.found[0].fault and not scene.found[0].model
     assert not scene.inspection._scanner.pending  # type: ignore[union-attr]
 

@@ -9,6 +9,7 @@ import pytest
 
 from relayd import clock
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.sweep import enforce_timeouts
 from tests.aids.turns import turned
 from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, saying, status_of, until
 
@@ -213,9 +214,9 @@ async def test_a_silent_endpoint_times_out(tmp_path: Path) -> None:
         side.write(get())
         await until(lambda: harness.endpoint_sides)
         now = clock.monotonic()
-        only(harness).enforce_timeouts(now + 299)
+        enforce_timeouts(only(harness), now + 299)
         assert harness.gateway.exchanges
-        only(harness).enforce_timeouts(now + 301)
+        enforce_timeouts(only(harness), now + 301)
         assert status_of((await side.message())[0]) == 504
         assert (await harness.accounted(1))[0].code == "first_byte_timeout"
 
@@ -228,8 +229,8 @@ async def test_silence_inside_an_answer_breaks_it_off(tmp_path: Path) -> None:
         events[0].set()
         await side.head()
         assert await side.exactly(3) == b"abc"
-        only(harness).enforce_timeouts(clock.monotonic() + 4)
-        only(harness).enforce_timeouts(clock.monotonic() + 6)
+        enforce_timeouts(only(harness), clock.monotonic() + 4)
+        enforce_timeouts(only(harness), clock.monotonic() + 6)
         assert await side.rest() == b""
         (record,) = await harness.accounted(1)
         assert (record.code, record.status, record.outcome) == ("idle_timeout", 200, "upstream.transfer")
@@ -240,8 +241,8 @@ async def test_a_limit_for_the_whole_exchange_holds_from_its_begin(tmp_path: Pat
         side = await harness.connect()
         side.write(get())
         await until(lambda: harness.gateway.exchanges)
-        only(harness).enforce_timeouts(only(harness).record.started + 9.9)
-        only(harness).enforce_timeouts(only(harness).record.started + 10.1)
+        enforce_timeouts(only(harness), only(harness).record.started + 9.9)
+        enforce_timeouts(only(harness), only(harness).record.started + 10.1)
         assert status_of((await side.message())[0]) == 504
         assert (await harness.accounted(1))[0].code == "total_timeout"
 
@@ -251,7 +252,7 @@ async def test_limits_that_are_off_never_end_anything(tmp_path: Path) -> None:
         side = await harness.connect()
         side.write(get())
         await until(lambda: harness.endpoint_sides)
-        only(harness).enforce_timeouts(clock.monotonic() + 1000 * HOUR)
+        enforce_timeouts(only(harness), clock.monotonic() + 1000 * HOUR)
         assert harness.gateway.exchanges
         side.close()
         await harness.accounted(1)
@@ -448,7 +449,7 @@ async def test_a_client_that_does_not_read_holds_back_the_endpoint(tmp_path: Pat
         await until(lambda: harness.gateway.exchanges and only(harness).buffered() > 0)
         await turned(500)
         assert only(harness).buffered() < 768 * 1024 and only(harness).record.bytes_out < size
-        only(harness).enforce_timeouts(clock.monotonic() + HOUR)  # idle does not count while the client is the slow side
+        enforce_timeouts(only(harness), clock.monotonic() + HOUR)  # idle does not count while the client is the slow side
         assert harness.gateway.exchanges
         side.writer.transport.resume_reading()  # type: ignore[attr-defined]
         head, body = await side.message()
@@ -472,12 +473,12 @@ async def test_endings_that_meet_are_one_account(tmp_path: Path, ending: str) ->
             side.reset()
             await until(lambda: not harness.listening.connections)
         elif ending == "timeout":
-            exchange.enforce_timeouts(clock.monotonic() + HOUR)
+            enforce_timeouts(exchange, clock.monotonic() + HOUR)
         else:
             harness.endpoint_sides[0].reset()
             await until(lambda: harness.accounts)
         connection.end()
         exchange.client_gone()
-        exchange.enforce_timeouts(clock.monotonic() + HOUR)
+        enforce_timeouts(exchange, clock.monotonic() + HOUR)
         exchange.on_drained()
         await harness.accounted(1)

@@ -28,6 +28,7 @@ from relayd.errors import ExchangeError
 from relayd.limits.overload import Reading
 from relayd.proxy import mirror
 from relayd.proxy.attempt import Attempt
+from relayd.proxy.sweep import enforce_timeouts
 from relayd.server.connection import Connection
 from relayd.server.tls import make_context
 from relayd.upstream.transport.pool import Pool
@@ -409,7 +410,7 @@ class Cell:
 
     def sweep(self, now: float) -> None:
         for exchange in ours(self.harness):
-            exchange.enforce_timeouts(now)
+            enforce_timeouts(exchange, now)
 
     # ---- relayd
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relayd import clock
+from relayd.proxy.sweep import enforce_timeouts
 from relayd.usage import Usage
 from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, soon, status_of, until
 from tests.unit.proxy.scripted_endpoints import (
@@ -295,7 +296,7 @@ async def test_a_client_that_waits_in_a_queue_gets_keepalive_comments(tmp_path: 
         sides[1].write(asking(stream=True))
         await until(lambda: any(one.phase == "queue" for one in harness.gateway.exchanges))
         waiting = next(one for one in harness.gateway.exchanges if one.phase == "queue")
-        waiting.enforce_timeouts(clock.monotonic() + 11)
+        enforce_timeouts(waiting, clock.monotonic() + 11)
         head = await sides[1].head()
         assert status_of(head) == 200 and b"text/event-stream" in head and queue_of(head)[0] == "place=1, depth=1"
         assert await sides[1].chunk() == b": keep-alive\n\n"
@@ -399,9 +400,9 @@ async def test_an_attempt_that_takes_too_long_gives_way_to_the_next_one(tmp_path
         side.write(get())
         await until(lambda: len(endpoints.asked) == 1)
         (exchange,) = harness.gateway.exchanges
-        exchange.enforce_timeouts(clock.monotonic() + 4)
+        enforce_timeouts(exchange, clock.monotonic() + 4)
         assert len(endpoints.asked) == 1
-        exchange.enforce_timeouts(clock.monotonic() + 6)
+        enforce_timeouts(exchange, clock.monotonic() + 6)
         assert status_of((await side.message())[0]) == 200
         (record,) = await harness.accounted(1)
         assert record.more is not None and str(record.more["trail"]).endswith(" first_byte_timeout")

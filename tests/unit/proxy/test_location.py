@@ -30,7 +30,7 @@ def seen(route: str, asked: str, line: str) -> str:
     """The line that the client gets if the endpoint sends `line`."""
     planned = next(one for one in PLAN.routes if one.name == route)
     upstream = planned.targets[0].upstream
-    response = parse_response([b"HTTP/1.1 302 Found\r\n", f"{line}\r\n".encode(), b"\r\n"])
+    response = parse_response(f"HTTP/1.1 302 Found\r\n{line}\r\n\r\n".encode())
     relocate(response, asked.encode(), planned, upstream.spec, upstream.endpoints[0])
     return b"".join(response.keep).decode().removesuffix("\r\n")
 

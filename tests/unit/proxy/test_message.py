@@ -9,9 +9,10 @@ import pytest
 from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Target
-from relayd.proxy.ai_request import AiRequest, context_of
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
+from relayd.proxy.request_context import context_of
 from relayd.stores.memory import Store
 from relayd.upstream.lease import Lease
 from tests.unit.proxy.fakes import Client, FakeGateway, head_for, plan_of

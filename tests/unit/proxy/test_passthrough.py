@@ -15,6 +15,7 @@ from relayd.proxy.attempt import Attempt
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.retry_loop import RetryLoop
+from relayd.proxy.sweep import enforce_timeouts
 from relayd.usage import Usage
 from relayd.wire.body import model_of
 from tests.unit.proxy.harness import post, running, soon, status_of, until
@@ -127,7 +128,7 @@ async def test_an_incomplete_stream_ends_with_an_error_in_its_dialect_and_is_rec
             events[1].set()
         else:
             (exchange,) = harness.gateway.exchanges
-            exchange.enforce_timeouts(clock.monotonic() + 6)
+            enforce_timeouts(exchange, clock.monotonic() + 6)
         received += await side.rest()
         code = {"cut": "upstream_cut", "idle": "idle_timeout", "total": "total_timeout"}[ending]
         assert f'"code":"{code}"'.encode() in received and not received.endswith(b"0\r\n\r\n") and b"[DONE]" not in received
@@ -142,8 +143,8 @@ async def test_an_endpoint_that_is_slow_to_answer_is_given_up(tmp_path: Path) ->
         side.write(asking())
         await until(lambda: any(one.attempt is not None for one in harness.gateway.exchanges))
         (exchange,) = harness.gateway.exchanges
-        exchange.enforce_timeouts(clock.monotonic() + 4)
-        exchange.enforce_timeouts(clock.monotonic() + 6)
+        enforce_timeouts(exchange, clock.monotonic() + 4)
+        enforce_timeouts(exchange, clock.monotonic() + 6)
         head, body = await side.message()
         assert status_of(head) == 504 and json.loads(body)["error"]["code"] == "first_byte_timeout"
 

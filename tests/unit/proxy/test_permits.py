@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relayd import clock
+from relayd.proxy.sweep import enforce_timeouts
 from tests.unit.proxy.harness import OK, get, post, running, status_of, until
 from tests.unit.proxy.scripted_endpoints import ScriptedEndpoints, http, in_turn, silent
 from tests.unit.proxy.test_forward import two
@@ -68,7 +69,7 @@ async def test_a_silence_is_given_up_for_another_attempt(tmp_path: Path) -> None
         side = await harness.connect()
         side.write(get())
         await until(lambda: len(endpoints.asked) == 1)
-        only(harness).enforce_timeouts(clock.monotonic() + 301)
+        enforce_timeouts(only(harness), clock.monotonic() + 301)
         assert status_of((await side.message())[0]) == 200
 
 

@@ -114,6 +114,52 @@ def test_options_that_go_no_further_are_answered_here(plan: Plan, start: str, li
     assert client.status == 200 and b"Allow: GET" in client.head and len(owner.accounts) == 1
 
 
+# ---- ACME challenges and redirects to HTTPS
+
+@pytest.fixture(scope="module")
+def redirecting() -> Plan:
+    return plan_of("""
+listeners:
+  public: {address: "127.0.0.1:80", https_redirect: true}
+  tls: {address: "127.0.0.1:8443", tls: {acme: {domains: [a.example], email: a@b.example}}}
+routes:
+  - {name: fixed, match: {prefix: /}, respond: 204}
+""")
+
+
+def test_a_pending_challenge_is_answered_before_everything_else(redirecting: Plan) -> None:
+    owner = FakeGateway()
+    owner.challenge_response = {b"/.well-known/acme-challenge/abc": b"abc.thumb"}.get
+    client, _, _ = run_through_phases(redirecting, head_for(start="GET /.well-known/acme-challenge/abc HTTP/1.1"), owner=owner)
+    assert client.status == 200 and client.sent.endswith(b"\r\n\r\nabc.thumb")
+    for start in ("GET /.well-known/acme-challenge/other HTTP/1.1", "POST /.well-known/acme-challenge/abc HTTP/1.1"):
+        client, _, _ = run_through_phases(redirecting, head_for(start=start), owner=owner)
+        assert client.status == 308
+
+
+@pytest.mark.parametrize(("start", "host", "location"), [
+    ("GET /a?b=%2F HTTP/1.1", "A.example:80", b"https://A.example:8443/a?b=%2F"), ("POST / HTTP/1.1", "[::1]:80", b"https://[::1]:8443/"),
+    ("GET http://b.example//x/ HTTP/1.1", "b.example", b"https://b.example:8443//x/"),
+])
+def test_a_listener_sends_its_clients_to_https(redirecting: Plan, start: str, host: str, location: bytes) -> None:
+    client, _, _ = run_through_phases(redirecting, head_for(start=start, host=host))
+    assert client.status == 308 and b"Location: " + location + b"\r\n" in client.head
+
+
+def test_a_request_that_a_trusted_proxy_received_over_https_stays(redirecting: Plan) -> None:
+    for proto, status in (("https", 204), ("http", 308)):
+        client = Client("10.0.0.1", trusted=True)
+        run_through_phases(redirecting, head_for(f"X-Forwarded-Proto: {proto}"), client)
+        assert client.status == status
+
+
+def test_a_redirect_needs_a_host_and_options_of_the_server_none(redirecting: Plan) -> None:
+    client, _, _ = run_through_phases(redirecting, head_for(start="GET / HTTP/1.0", host=None))
+    assert client.status == 400
+    client, _, _ = run_through_phases(redirecting, head_for(start="OPTIONS * HTTP/1.1"))
+    assert client.status == 200
+
+
 def test_max_forwards_counts_down(plan: Plan) -> None:
     _, exchange, _ = get(plan, "/fixed", "Max-Forwards: 10", method="OPTIONS")
     assert b"Max-Forwards: 9" in exchange.head.keep

@@ -59,6 +59,59 @@ def test_pieces_that_come_before_a_transfer_wait_with_the_client_paused() -> Non
     assert list(transfer.queue) == [b"ab"] and transfer.done
 
 
+def test_a_body_that_arrives_while_a_phase_waits_is_whole_afterwards() -> None:
+    body, client, _ = streamed()
+    body.hold()
+    body.receive(b"a", False, None, False)
+    body.receive(b"b", True, None, False)
+    assert not body.whole and client.ended == ["pause"]
+    body.end_hold()
+    assert body.whole and body.data == b"ab" and not body.is_held
+
+
+def test_what_arrived_while_a_phase_waited_is_buffered() -> None:
+    body, client, _ = streamed()
+    ended: list[bytes | None] = []
+    body.hold()
+    body.receive(b"a", False, None, False)
+    body.end_hold()
+    body.start_buffering(0, lambda: ended.append(body.data), BodyOwner(), None)
+    body.receive(b"b", False, None, False)  # in order, also before the replay
+    body.replay_held()
+    assert client.ended == ["pause", "resume"] and not ended
+    body.receive(b"c", True, None, False)
+    assert ended == [b"abc"]
+
+
+def test_what_arrived_while_a_phase_waited_is_bounded() -> None:
+    body, _, _ = streamed()
+    body.hold()
+    body.receive(b"abc", False, None, False)
+    body.start_buffering(2, lambda: None, BodyOwner(), None)
+    with pytest.raises(ExchangeError):
+        body.replay_held()
+
+
+def test_what_arrived_while_a_phase_waited_goes_to_the_transfer() -> None:
+    body, client, transfer = streamed()
+    body.hold()
+    body.receive(b"a", False, None, False)
+    body.end_hold()
+    body.attach(transfer)
+    assert list(transfer.queue) == [b"a"] and client.ended == ["pause", "resume"]
+    body.receive(b"b", True, transfer, True)
+    assert list(transfer.queue) == [b"a", b"b"] and transfer.done
+
+
+def test_a_body_that_is_whole_or_buffered_is_not_held() -> None:
+    whole = RequestBody(Client(), RequestBuffers(), b"x", True)
+    whole.hold()
+    body, _, _ = streamed()
+    body.start_buffering(0, lambda: None, BodyOwner(), None)
+    body.hold()
+    assert not whole.is_held and not body.is_held
+
+
 def test_an_endpoint_that_does_not_read_holds_back_the_client() -> None:
     body, client, transfer = streamed()
     body.attach(transfer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from relayd.errors import ExchangeError
@@ -43,7 +45,8 @@ def test_a_gemini_path_names_the_model(path: bytes, model: str | None) -> None:
     b"/v1beta/models/ultra%3AgenerateContent", b"/v1beta/models%2fultra:generateContent", b"/v1beta/models/x/../ultra:generateContent",
     b"/v1beta/models/%2575ltra:generateContent", b"/v1beta/models/a%2fultra:generateContent", b"/v1beta/models/%ff:generateContent",
     b"/v1beta/models/ultra:generateContent;a", b"/v1beta/models/ultra;a=b:generateContent", b"/v1beta/models/ultra:generateContent%20",
-    b"/v1beta/models/ultra:", b"/v1beta/models/ultra%00:generateContent", b"/v1beta/%6dodels/ultra:generateContent", b"/v1beta/models/%20ultra:generateContent",
+    b"/openai/deployments/a;b/chat/completions", b"/openai\\deployments\\ultra\\chat\\completions", b"/openai/%64eployments/ultra/embeddings",
+    b"/deployments/a/chat/deployments/b/chat/completions", b"/model/ultra%2fx/invoke", b"/v1beta/models/ultra:", b"/v1beta/models/ultra%00:generateContent", b"/v1beta/%6dodels/ultra:generateContent", b"/v1beta/models/%20ultra:generateContent",
 ])  # fmt: skip
 def test_a_path_that_names_another_model_once_it_is_read_loosely_is_refused(path: bytes) -> None:
     with pytest.raises(ExchangeError) as refused:
@@ -77,6 +80,36 @@ def test_a_body_that_readers_could_dispute_is_refused_with_its_reason(lines: tup
 def test_a_path_and_a_body_that_name_two_models_are_refused() -> None:
     with pytest.raises(ExchangeError):
         deciding_model(head(path="/models/a:x"), b'{"model":"b"}')
+
+
+def test_the_model_is_found_wherever_it_stands_and_any_two_places_must_agree() -> None:
+    places = [("path", "/openai/deployments/{}/chat/completions"), ("query", "?model={}"), ("field", "X-Model: {}"), ("body", "model"),
+              ("session", "session"), ("extra_body", "extra_body")]  # fmt: skip
+
+    def asked(names: dict[str, str]) -> str:
+        path = places[0][1].format(names["path"]) if "path" in names else "/v1/chat/completions"
+        path += places[1][1].format(names["query"]) if "query" in names else ""
+        members: dict[str, object] = {"model": names["body"]} if "body" in names else {}
+        members |= {key: {"a": 1, "model": names[key]} for key in ("session", "extra_body") if key in names}
+        fields = [places[2][1].format(names["field"])] if "field" in names else []
+        return deciding_model(head(*fields, path=path), json.dumps(members).encode())
+
+    for first, _ in places:
+        assert asked({first: "m"}) == "m"
+        for second, _ in places:
+            if first != second:
+                assert asked({first: "m", second: "m"}) == "m" and asked({first: "m", second: "models/m" if second == "body" else "m"}).endswith("m")
+                with pytest.raises(ExchangeError, match="names another model"):
+                    asked({first: "m", second: "n"})
+    assert asked({}) == ""
+
+
+def test_a_form_must_agree_with_the_other_places() -> None:
+    of_form = "Content-Type: multipart/form-data; boundary=b"
+    assert deciding_model(head(of_form, path="/v1/audio/transcriptions?model=fast"), FORM) == "fast"
+    for path in ("/v1/audio/transcriptions?model=other", "/openai/deployments/other/audio/transcriptions", "/v1/realtime/calls"):
+        with pytest.raises(ExchangeError):
+            deciding_model(head(of_form, path=path), FORM)
 
 
 @pytest.mark.parametrize("lines", [

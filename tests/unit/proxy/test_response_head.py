@@ -24,7 +24,7 @@ HOUSE = plan_of(PLAIN).header_names
 
 
 def response(*lines: str, status: str = "200 OK") -> ResponseHead:
-    return parse_response([f"{line}\r\n".encode("latin-1") for line in (f"HTTP/1.1 {status}", *lines, "")])
+    return parse_response("".join([f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *lines, "")]).encode("latin-1"))
 
 
 def written(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from relayd import clock
 from relayd.proxy.steps import Work
 from relayd.wire.json_steps import Steps
+from relayd.wire.waiting import Waiting
 
 
 class Loop:
@@ -75,3 +77,55 @@ def test_cancelled_work_does_nothing_more() -> None:
     work.cancel()
     assert not loop.waiting and steps == [0] and not done
     work.cancel()
+
+
+def test_steps_that_wait_are_resumed_in_a_later_turn_when_the_result_is_there() -> None:
+    loop, waiting, seen, done = Loop(), Waiting(), list[object](), list[bool]()
+
+    def steps() -> Steps[None]:
+        yield waiting
+        seen.append(waiting.result)
+
+    work = Work(steps(), loop.call_later, lambda: done.append(True))
+    assert not work.turn() and not loop.waiting
+    waiting.set(7)
+    waiting.set(8)
+    assert not seen
+    loop.turn()
+    assert seen == [7] and done == [True]
+
+
+def test_what_is_there_already_is_not_waited_for_and_an_end_cancels_the_waiting() -> None:
+    loop, ready, never = Loop(), Waiting(), Waiting()
+    ready.set(1)
+
+    def steps() -> Steps[None]:
+        yield ready
+        yield never
+
+    work = Work(steps(), loop.call_later, lambda: None)
+    assert not work.turn()
+    work.cancel()
+    never.set(2)
+    assert not loop.waiting
+    called: list[int] = []
+    ready.when_done(lambda: called.append(1))
+    assert called == [1]
+
+
+def test_cancelled_work_whose_result_is_still_to_come_keeps_nothing_of_its_owner() -> None:
+    class Owner(Loop):
+        def done(self) -> None:
+            """Not called."""
+
+    def steps() -> Steps[None]:
+        yield result
+
+    result, owner = Waiting(), Owner()
+    work = Work(steps(), owner.call_later, owner.done)
+    assert not work.turn()
+    work.cancel()
+    known = weakref.ref(owner)
+    del work, owner
+    assert known() is None
+    result.set(1)

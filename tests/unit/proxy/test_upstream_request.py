@@ -46,7 +46,7 @@ def sent(plan: Plan, head: RequestHead, client: Client | None = None, consumer: 
     upstream = route.upstream
     endpoint = upstream.endpoints[0]
     forwarding = forwarding_of(plan.header_names, client, head, origin_for(client, head))
-    strip = strips_client_keys(route, upstream.spec, consumer)
+    strip = strips_client_keys(route, upstream.spec, plan.consumers.is_used or consumer is not None)
     fields = fields_of(
         route, plan.header_names, endpoint, upstream.spec, head, forwarding, b"id-1", strip, plan.key_fields
     )

@@ -15,6 +15,7 @@ from relayd import clock, work_queue
 from relayd.protocols.canon import Failure
 from relayd.proxy import websocket_session as module
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.sweep import enforce_timeouts
 from relayd.proxy.websocket_session import (
     MAX_FRAMES,
     MAX_WAITING,
@@ -413,9 +414,9 @@ async def test_a_silent_connection_is_pinged_and_then_closed(
     async with running(tmp_path, ScriptedEndpoints(a=ANSWER), whole=whole()) as harness:
         socket = await opened(harness)
         (exchange,) = harness.gateway.exchanges
-        exchange.enforce_timeouts(clock.monotonic() + 40)
+        enforce_timeouts(exchange, clock.monotonic() + 40)
         assert (await socket.frame())[0] == 9
-        exchange.enforce_timeouts(clock.monotonic() + 200)
+        enforce_timeouts(exchange, clock.monotonic() + 200)
         assert (await socket.frame())[0] == 8
 
 

@@ -37,7 +37,8 @@ RULES = (
         ("claude-opus-thinking", "anthropic", "claude-opus", "claude-*-thinking"),
         ("meta/llama-3", "local", "meta/llama-3", "meta/llama-3"),
         ("anything", "rest", "default", "*"),
-        ("Fast", "rest", "default", "*"),
+        ("Fast", "chutes", "mistral-small", "fast"),
+        ("faster", "rest", "default", "*"),
         ("mistral-\n", "chutes", "mistral-\n", "mistral-*"),
     ],
 )
@@ -52,6 +53,14 @@ def test_equals_go_by_the_order_of_the_file() -> None:
 
 def test_only_literal_text_counts_not_the_number_of_stars() -> None:
     assert ModelTable([Rule("***", "one"), Rule("a*", "two")]).resolve("ab") == Resolved("two", "ab", "ab", "a*")
+
+
+def test_case_decides_only_between_two_exact_names() -> None:
+    table = ModelTable([Rule("Fast", "one", "x"), Rule("fast", "two"), Rule("GPT-*", "three", "vendor/*")])
+    assert table.resolve("fast") == Resolved("two", "fast", "fast", "fast")
+    assert table.resolve("Fast") == Resolved("one", "x", "Fast", "Fast")
+    assert table.resolve("FAST") == Resolved("one", "x", "FAST", "Fast")
+    assert table.resolve("gpt-Mini") == Resolved("three", "vendor/Mini", "gpt-Mini", "GPT-*")
 
 
 def test_an_unknown_model_resolves_to_none() -> None:
@@ -80,7 +89,7 @@ def test_wildcards_match_like_a_reference_implementation(names: list[str], name:
 def test_names_are_listed_and_patterns_are_not() -> None:
     table = ModelTable(RULES)
     assert table.listed() == [("fast", "chutes"), ("meta/llama-3", "local")]
-    assert table.listed(lambda upstream: upstream == "local") == [("meta/llama-3", "local")]
+    assert table.listed(lambda name: name.startswith("meta/")) == [("meta/llama-3", "local")]
     more = [("mistral-7b", "chutes"), ("mistral-7b", "elsewhere"), ("fast", "chutes"), ("openai/x", "local")]
     assert table.listed(more=more) == [("fast", "chutes"), ("meta/llama-3", "local"), ("mistral-7b", "chutes")]
 
@@ -105,7 +114,7 @@ def test_the_message_for_an_unknown_name_lists_the_closest_models_first() -> Non
     assert table.unknown("gpt-4x") == (
         "The model 'gpt-4x' does not exist here. Available: gpt-4o, gpt-4o-mini, alpha, local-*."
     )
-    assert table.unknown("gpt-4x", lambda upstream: upstream == "v").endswith("Available: gpt-4o.")
+    assert table.unknown("gpt-4x", lambda name: name == "gpt-4o").endswith("Available: gpt-4o.")
     assert ModelTable([]).unknown("a\nb") == "The model 'a?b' does not exist here. No models are configured."
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.routing.matchers import Matcher, matcher
+from relayd.errors import ExchangeError
+from relayd.routing.matchers import MAX_OTHER_PATHS, Matcher, matcher
 from relayd.routing.table import Table
 from relayd.wire.path import readings
 
@@ -21,6 +22,8 @@ class Asked:
     host: bytes = b"a.example"
     fields: dict[bytes, bytes] = field(default_factory=dict)
     model: str | None = None
+    query: bytes = b""
+    overrides: tuple[bytes, ...] = ()
 
     def get(self, name_lower: bytes, /) -> bytes | None:
         return self.fields.get(name_lower)
@@ -99,11 +102,11 @@ def test_no_match_is_none() -> None:
     assert Table[int]([]).match(Asked()) is None
 
 
-def test_match_as_matches_another_path_with_the_same_head() -> None:
+def test_match_takes_another_path_with_the_same_head() -> None:
     table = Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
     head = Asked(path=b"/open/../secret/x")
     assert table.match(head) == "all"
-    assert table.match_as(head, b"/secret/x") == "secret"
+    assert table.match(head, b"/secret/x") == "secret"
 
 
 @pytest.mark.parametrize(("path", "reading"), [
@@ -113,7 +116,7 @@ def test_match_as_matches_another_path_with_the_same_head() -> None:
 def test_a_reading_that_reaches_another_rule_is_a_contradiction(path: bytes, reading: bytes) -> None:
     table = Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
     found = table.contradiction(Asked(path=path), "all")
-    assert found is not None and table.match_as(Asked(), found) == "secret" and reading in list(readings(path))
+    assert found is not None and table.match(Asked(), found) == "secret" and reading in list(readings(path))
 
 
 @pytest.mark.parametrize("path", [b"/open/../x", b"/a;b=c/d", b"/secret/a%2fb", b"/secret/x;y", b"/a%20b"])
@@ -141,3 +144,25 @@ def test_the_candidates_are_all_that_may_be_the_first_once_the_model_is_known() 
     for model in ("gpt-1", "a", "c", ""):
         for path in (b"/v1/x", b"/v1/y", b"/v2/y"):
             assert table.match(Asked(path=path, model=model)) in table.candidates(Asked(path=path))
+
+
+def table_of_secrets() -> Table[str]:
+    return Table([(matcher(prefix="/secret/"), "secret"), (matcher(), "all")])
+
+
+@pytest.mark.parametrize("line", [
+    b"X-Original-URL: /secret/x", b"x_rewrite_url:/secret/x?y", b"X-Original-URI: http://any.test/secret/x", b"X-Forwarded-Uri: secret/%78",
+])
+def test_a_path_that_a_field_names_for_some_servers_is_a_reading(line: bytes) -> None:
+    table = table_of_secrets()
+    found = table.contradiction(Asked(path=b"/open", overrides=(line,)), "all")
+    assert found is not None and found.startswith(b"/secret/")
+    assert table.contradiction(Asked(path=b"/secret/y", overrides=(line,)), "secret") is None
+
+
+def test_the_number_of_other_paths_is_bounded() -> None:
+    lines = (b"X-Original-URL: /open",) * MAX_OTHER_PATHS
+    assert table_of_secrets().contradiction(Asked(path=b"/open", overrides=lines), "all") is None
+    with pytest.raises(ExchangeError) as refused:
+        table_of_secrets().contradiction(Asked(path=b"/open", overrides=(*lines, lines[0])), "all")
+    assert refused.value.kind.code == "ambiguous_path"

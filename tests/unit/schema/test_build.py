@@ -114,7 +114,7 @@ def test_all_faults_are_told_at_once_and_none_twice() -> None:
         "extra", "groups.a.kind", "groups.a.places", "groups.a.plces", "groups.b.places[0].weight", "groups.b.wait",
         "order[2]",
     ]
-    hints = {one.path: one.hint for one in findings}
+    hints = {one.path: one.suggestion for one in findings}
     assert hints["groups.a.plces"] == "did you mean places?"
     assert hints["groups.a.kind"] == "did you mean fancy?"
 
@@ -173,7 +173,7 @@ def test_a_variable_that_other_programs_would_replace_is_warned_of_and_stays_as_
     for text in ("http://${HOST}:1", "${A_B:-x}"):
         made, findings = build({"groups": {"a": {"places": text}}})
         assert made.groups["a"].places[0].url == text and paths(findings, "warning") == ["groups.a.places[0].url"]
-        assert "is not replaced" in findings[0].message and "{env: NAME}" in findings[0].hint
+        assert "is not replaced" in findings[0].message and "{env: NAME}" in findings[0].suggestion
     for text in ("a$b", "${", "a{2}$", "$HOME", "${1}"):
         assert build({"groups": {"a": {"places": text}}})[1] == []
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.schema import Duration, Size, section, setting
+from relayd.schema import Duration, Money, Size, section, setting
 from relayd.schema.describe import Key, keys
 from relayd.schema.nodes import Mark, Scalar
 from relayd.schema.scalars import ScalarError, meant, parse_scalar, shown
@@ -24,6 +24,7 @@ class Words:
     wait: Duration = setting(default=Duration(1), doc="A wait.")
     count: int = setting(default=1, doc="A count.", minimum=1, maximum=9)
     size: Size = setting(default=Size(1), doc="A size.", maximum=1024)
+    amount: Money = setting(default=Money(1), doc="An amount.", minimum=1_000_000_000)
 
 
 KEY: dict[str, Key] = {key.name: key for key in keys(Words)}
@@ -83,7 +84,7 @@ def test_a_choice_is_one_of_its_words_and_a_near_miss_is_named() -> None:
     assert read("1.2", Literal["1.2", "1.3"]) == "1.2"
     with pytest.raises(ScalarError) as caught:
         read("roundrobin", kind)
-    assert caught.value.hint == "did you mean round_robin?"
+    assert caught.value.suggestion == "did you mean round_robin?"
 
 
 def test_nothing_is_not_a_word() -> None:

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.schema import Duration, Secret, Size, section, setting
+from relayd.schema import Duration, Money, Secret, Size, section, setting
 from relayd.schema.describe import keys
 from relayd.schema.show import bounds, show_default, show_kind, show_text, show_value
 
@@ -36,7 +36,7 @@ def test_a_text_that_could_be_read_as_something_else_stands_in_quotes(text: str)
 
 
 @pytest.mark.parametrize(("value", "text"), [
-    (True, "true"), (None, "null"), (Duration(90), "90s"), (Size(65536), "64KiB"), (5, "5"), (0.5, "0.5"),
+    (True, "true"), (None, "null"), (Duration(90), "90s"), (Size(65536), "64KiB"), (Money(2_500_000_000), "2.5"), (5, "5"), (0.5, "0.5"),
     (["a", 1], "[a, 1]"), ({"a": ("b",)}, "{a: [b]}"),
 ])
 def test_values_are_written_as_an_operator_would(value: Any, text: str) -> None:

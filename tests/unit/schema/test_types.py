@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import pickle
 import pprint
+from typing import Any
 
 import pytest
 
@@ -54,10 +55,24 @@ def test_a_section_is_frozen_slotted_and_takes_names_only() -> None:
     thing = Thing(name="a")
     with pytest.raises(dataclasses.FrozenInstanceError):
         thing.name = "b"  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del thing.name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        thing.other = "b"  # type: ignore[attr-defined]
     assert not hasattr(thing, "__dict__")
-    with pytest.raises(TypeError):
-        Thing("a")  # type: ignore[call-arg]
+    for arguments, named in ((("a",), {}), ((), {}), ((), {"name": "a", "colour": "b"})):
+        with pytest.raises(TypeError):
+            make: Any = Thing
+            make(*arguments, **named)
     assert Thing.__section__ == {"shorthand": "name", "one_of": False}  # type: ignore[attr-defined]
+
+
+def test_sections_are_values() -> None:
+    thing, alike = Thing(name="a"), dataclasses.replace(Thing(name="b"), name="a")
+    assert thing == alike and hash(thing) == hash(alike) and len({thing, alike, Thing(name="b")}) == 2
+    assert thing != Thing(name="a", size=Size(4)) and thing != object()
+    assert repr(thing) == "Thing(name='a', size=3, secret=None)"
+    assert dataclasses.asdict(thing) == {"name": "a", "size": 3, "secret": None}
 
 
 def test_durations_and_sizes_are_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Durations and sizes are read exactly, written back the same, and never guessed."""
+"""Durations, sizes and amounts of money are read exactly, written back the same, and never guessed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from relayd.schema.units import (
     format_duration,
     format_size,
     parse_duration,
+    parse_money,
     parse_size,
 )
 
@@ -34,7 +35,7 @@ def test_what_is_not_a_duration_is_refused(text: str) -> None:
 def test_a_bare_number_is_not_guessed_to_be_seconds() -> None:
     with pytest.raises(UnitError) as caught:
         parse_duration("30")
-    assert caught.value.hint == "write 30s or 30ms"
+    assert caught.value.suggestion == "write 30s or 30ms"
 
 
 def test_a_duration_of_more_than_ten_years_is_refused() -> None:
@@ -50,13 +51,13 @@ def test_a_size_is_a_number_of_bytes_or_has_a_binary_unit(text: str, count: int)
     assert parse_size(text) == count
 
 
-@pytest.mark.parametrize(("text", "hint"), [
+@pytest.mark.parametrize(("text", "suggestion"), [
     ("64KB", "write 64KiB"), ("64k", "write 64KiB"), ("5 MiB", "write 5MiB"), ("2g", "write 2GiB"),
 ])
-def test_a_loose_size_is_refused_with_what_was_meant(text: str, hint: str) -> None:
+def test_a_loose_size_is_refused_with_what_was_meant(text: str, suggestion: str) -> None:
     with pytest.raises(UnitError) as caught:
         parse_size(text)
-    assert caught.value.hint == hint
+    assert caught.value.suggestion == suggestion
 
 
 @pytest.mark.parametrize("text", ["", "1.5MiB", "-1", "KiB", "99999TiB", "0x10", "1_000"])
@@ -85,3 +86,17 @@ def test_any_text_is_a_value_or_a_unit_error(text: str) -> None:
             assert parse(text) >= 0
         except UnitError:
             pass
+
+
+@pytest.mark.parametrize(("text", "nano"), [
+    ("5", 5_000_000_000), ("2.50", 2_500_000_000), ("0.000000001", 1), ("0", 0), ("999999999", 999_999_999 * 10**9),
+])
+def test_an_amount_of_money_is_exact_to_nine_decimal_places(text: str, nano: int) -> None:
+    assert parse_money(text) == nano
+
+
+@pytest.mark.parametrize("text", ["", "-1", "+1", "1e-7", "1,5", ".5", "5.", "$5", "0.0000000001", "1000000000", "nan", "٥"])
+def test_what_is_not_an_amount_of_money_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UnitError) as caught:
+        parse_money(text)
+    assert "2.50" in caught.value.suggestion

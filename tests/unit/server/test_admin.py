@@ -238,3 +238,18 @@ async def test_the_events_are_served_on_the_socket(tmp_path: Path) -> None:
     assert status == 200 and "Content-Length" not in fields and not body
     assert (await running.ask("POST", "/events"))[1]["Allow"] == "GET, HEAD"
     running.close()
+
+
+@pytest.mark.parametrize("method", ["TRACE", "BREW", "CONNECT"])
+async def test_an_unknown_method_is_answered_like_every_error(tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture) -> None:
+    running = Running(tmp_path)
+    status, fields, body = await running.ask(method, "/status")
+    assert (status, fields["Allow"], fields["Content-Type"]) == (405, "GET, HEAD, POST", "application/json")
+    assert json.loads(body)["error"]["code"] == "method_not_allowed"
+    reader, writer = await asyncio.open_unix_connection(running.path)
+    writer.write(f"{method} /reload HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert (await running.ask("GET", "/ping"))[0] == 200
+    assert not [record for record in caplog.records if record.exc_info]
+    running.close()

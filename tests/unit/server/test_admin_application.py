@@ -34,9 +34,9 @@ class Application:
         self.begun += 1
         return await self.outcome
 
-    def ask(self, method: str, path: str, *, write: bool = True) -> tuple[RecordingResponder, Handler]:
+    def ask(self, method: str, path: str, *, write: bool = True, cross: bool = False) -> tuple[RecordingResponder, Handler]:
         responder = RecordingResponder()
-        return responder, self.admin(LocalRequest(method, path, write), responder)
+        return responder, self.admin(LocalRequest(method, path, write, cross), responder)
 
     def close(self) -> None:
         self.client.close()
@@ -61,6 +61,16 @@ async def test_a_method_that_a_path_does_not_have_is_refused_with_those_it_has(
     responder, _ = application.ask(method, path, write=write)
     assert status_of(responder) == wanted
     assert responder.response is not None and responder.response.get(b"allow") == allow
+    application.close()
+
+
+async def test_a_page_of_another_site_cannot_request_an_action() -> None:
+    application = Application()
+    for path in ("/reload", "/upstreams/a/endpoints/b/drain"):
+        assert status_of(application.ask("POST", path, cross=True)[0]) == 403
+    assert status_of(application.ask("GET", "/status", cross=True)[0]) == 200
+    await asyncio.sleep(0)
+    assert not application.begun
     application.close()
 
 

@@ -11,11 +11,15 @@ import pytest
 
 from relayd import clock
 from relayd.config.load import load_text
+from relayd.limits.counter import REQUESTS, Rule
 from relayd.limits.gate import GateLimits
+from relayd.limits.ledger import Reservation
 from relayd.limits.ticket import GRANTED
+from relayd.limits.window import Span
 from relayd.plan.compile import compile_plan
 from relayd.proxy.exchange import Exchange
 from relayd.server import admin_live
+from relayd.telemetry.recent import LONGEST_TEXT
 from tests.unit.server.test_admin_views import Views, admin_views
 
 TEXT = """
@@ -124,6 +128,18 @@ async def test_queues_are_shown_with_places_in_the_order_of_turns() -> None:
         assert views.get("/status")[1]["gates"][0]["name"] == "upstream first"
 
 
+async def test_rates_and_budgets_are_shown_the_most_used_ones_first() -> None:
+    async with admin_views() as views:
+        ledger = views.gateway.ledger
+        rules = [Rule("route r", REQUESTS, limit, Span.sliding(60), model=str(limit)) for limit in (10, 5)]
+        ledger.apply([ledger.counter(rule) for rule in rules])
+        assert isinstance(ledger.reserve([(one, 2) for one in ledger.counters()], ledger.now()), Reservation)
+        status, data = views.get("/limits")
+        assert (status, data["more"]) == (200, 0)
+        assert [(one["limit"], one["used"], one["reserved"], one["left"]) for one in data["limits"]] == [(5, 2, 2, 3), (10, 2, 2, 8)]
+        assert views.get("/status")[1]["limits"][0]["scope"] == "route r"
+
+
 async def test_enabling_an_endpoint_wakes_waiting_requests() -> None:
     async with admin_views() as views:
         planned(views)
@@ -165,6 +181,14 @@ async def test_streams_are_shown_the_oldest_first_and_without_the_query() -> Non
         assert young["age_s"] == pytest.approx(3, abs=1)
 
 
+async def test_a_long_path_is_cut_so_that_the_status_stays_small() -> None:
+    async with admin_views() as views:
+        planned(views)
+        under_way(views, 1, path="/" + "p" * 16_000)
+        (shown,) = views.get("/streams")[1]["streams"]
+        assert shown["path"] == "/" + "p" * (LONGEST_TEXT - 1)
+
+
 async def test_of_very_many_streams_the_oldest_are_shown_and_all_counted() -> None:
     async with admin_views() as views:
         planned(views)
@@ -174,3 +198,28 @@ async def test_of_very_many_streams_the_oldest_are_shown_and_all_counted() -> No
         assert data["in_flight"] == admin_live.SHOWN_STREAMS + 50
         assert len(data["streams"]) == admin_live.SHOWN_STREAMS
         assert data["streams"][0]["age_s"] > data["streams"][-1]["age_s"]
+
+
+async def test_endpoints_are_set_and_reset() -> None:
+    async with admin_views() as views:
+        planned(views)
+        urls = "/".join(quote(url, safe="") for url in ("http://10.0.0.1:8001/v1", "unix:/run/app.sock"))
+        assert views.get(f"/upstreams/first/set/{urls}", method="POST")[0] == 403, "it needs write access"
+        status, data = views.get(f"/upstreams/first/set/{urls}", method="POST", write=True)
+        assert status == 200 and data["overridden"]
+        assert [one["address"] for one in data["endpoints"]] == ["10.0.0.1:8001", "unix:/run/app.sock"]
+        status, data = views.get("/upstreams/first/reset", method="POST", write=True)
+        assert status == 200 and not data["overridden"] and len(data["endpoints"]) == 2
+
+
+@pytest.mark.parametrize(("target", "status", "text"), [
+    ("nowhere/set/http%3A%2F%2Fa", 404, "no upstream 'nowhere'"), ("first/set", 404, "no such action"),
+    ("first/set/ftp%3A%2F%2Fa", 409, "must begin with http"), ("first/set/http%3A%2F%2Fu%3Asecret%40a", 409, "user information"),
+    ("first/set/http%3A%2F%2Fa/http%3A%2F%2Fa", 409, "twice"), ("first/set/" + "/".join(f"http%3A%2F%2Fa%3A{n}" for n in range(1, 67)), 409, "At most 64"),
+    ("first/reset/more", 404, "no such action"),
+])
+async def test_endpoints_that_cannot_be_set_are_refused(target: str, status: int, text: str) -> None:
+    async with admin_views() as views:
+        planned(views)
+        found, data = views.get(f"/upstreams/{target}", method="POST", write=True)
+        assert found == status and text in data["error"]["message"] and "secret" not in data["error"]["message"]

@@ -361,6 +361,34 @@ async def test_a_half_closed_client_counts_as_gone(tmp_path: Path) -> None:
         assert (await harness.accounted(1))[0].code == "client_gone"
 
 
+@pytest.mark.parametrize("how", ["half", "close", "reset"])
+@pytest.mark.parametrize("first", [get("/x"), post(b"x" * 200_000)])
+async def test_a_client_that_pipelines_more_than_is_read_is_noticed_when_it_leaves(tmp_path: Path, how: str, first: bytes) -> None:
+    async with running(tmp_path, silent) as harness:
+        side = await harness.connect()
+        side.write(first + get("/y", "X-Pad: " + "x" * 400) * (2 * connection.PIPELINED // 400))
+        await side.writer.drain()
+        await until(lambda: harness.endpoint_sides and not harness.connection._stream.reading_enabled)
+        if how == "half":
+            side.writer.write_eof()
+        else:
+            side.reset() if how == "reset" else side.close()
+        (record,) = await harness.accounted(1)
+        assert record.code == "client_gone"
+        await until(lambda: not harness.listening.connections)
+
+
+async def test_pipelined_requests_before_the_end_are_answered_if_no_endpoint_is_needed(tmp_path: Path) -> None:
+    async with running(tmp_path, before=FIXED, listener="limits: {requests: 0}") as harness:
+        side = await harness.connect()
+        count = 2 * connection.PIPELINED // 400
+        side.write(get("/fixed", "X-Pad: " + "x" * 400) * count)
+        side.writer.write_eof()
+        for _ in range(count):
+            assert (await side.message())[1] == b"hallo"
+        assert await side.rest() == b""
+
+
 # ---- a bounded piece of work per turn
 
 

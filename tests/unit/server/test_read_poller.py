@@ -28,6 +28,9 @@ class RecordingStream:
         self.events.append(f"{self.name} hung up")
         self.reading_enabled = True
 
+    def on_unread_end(self) -> None:
+        self.events.append(f"{self.name} ended")
+
     def close(self) -> None:
         self.mine.close()
         self.theirs.close()
@@ -83,6 +86,34 @@ async def test_the_hangup_of_a_paused_connection_is_reported(events: list[str], 
     stream.theirs.close()
     await until(lambda: events)
     assert events[0] == "a hung up"
+    poller.close()
+
+
+async def test_the_end_behind_unread_bytes_of_a_paused_connection_is_reported_once(events: list[str], streams: list[RecordingStream]) -> None:
+    turns: list[int] = []
+    poller = ReadPoller(IOLoop.current(), lambda: turns.append(1))
+    stream, other = streams
+    poller.add(stream.mine.fileno(), stream)
+    poller.watch_end(other.mine.fileno(), other)
+    for one in streams:
+        one.reading_enabled = False
+        one.theirs.send(b"unread")
+    await turned()
+    assert not events
+    for one in streams:
+        one.theirs.shutdown(socket.SHUT_WR)
+    await until(lambda: len(events) == 2)
+    assert sorted(events) == ["a ended", "b ended"]
+    count = len(turns)
+    await turned()
+    assert len(turns) <= count + 1
+    for one in streams:
+        one.reading_enabled = True
+    poller.rearm(stream.mine.fileno())
+    poller.unwatch(other.mine.fileno())
+    poller.unwatch(other.mine.fileno())
+    await until(lambda: len(events) > 2)
+    assert events[2] == "a:unread" and "b:unread" not in events
     poller.close()
 
 

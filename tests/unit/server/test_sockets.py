@@ -38,7 +38,7 @@ def test_an_address_in_use_is_refused_with_a_cure() -> None:
         with pytest.raises(ConfigError) as caught:
             bind("public", Listener(address=f"127.0.0.1:{port}"), {})
         (finding,) = caught.value.findings
-        assert finding.path == "listeners.public.address" and str(port) in finding.hint and "ss -ltnp" in finding.hint
+        assert finding.path == "listeners.public.address" and str(port) in finding.suggestion and "ss -ltnp" in finding.suggestion
 
 
 def test_a_port_can_be_shared_by_choice() -> None:
@@ -51,7 +51,7 @@ def test_a_port_can_be_shared_by_choice() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         bind("public", Listener(address="192.0.2.1:8282"), {})
-    assert "does not have" in caught.value.findings[0].hint
+    assert "does not have" in caught.value.findings[0].suggestion
 
 
 def test_a_unix_socket_has_the_permissions_asked_for(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_socket_of_systemd_is_found_by_its_name() -> None:
         assert bind("public", Listener(address="systemd:web"), {"web": [passed]}) == [passed]
         with pytest.raises(ConfigError, match=r"passed: web") as caught:
             bind("public", Listener(address="systemd:other"), {"web": [passed]})
-        assert "FileDescriptorName" in caught.value.findings[0].hint
+        assert "FileDescriptorName" in caught.value.findings[0].suggestion
 
 
 def test_all_addresses_of_ipv6_are_all_of_ipv4_too_unless_a_listener_of_its_own_has_them() -> None:

@@ -26,6 +26,21 @@ def goes_beyond(received: list[bytes], count: int) -> bool:
     return len(received) > count
 
 
+async def test_a_stream_that_writes_nothing_has_no_buffers_and_shares_the_keys_of_its_dictionary() -> None:
+    (stream, theirs), (other, others) = pair(), pair()
+    with theirs, others:
+        received: list[bytes] = []
+        for one in (stream, other):
+            one.begin(received.append)
+            one.pause()
+        assert len(stream.__dict__) <= 30  # CPython shares the keys of up to 30 members
+        assert stream._write_futures is other._write_futures and not stream.backlog()
+        await stream.write(b"x" * 100_000)
+        assert stream._write_futures is not other._write_futures and not other.backlog()
+        stream.close()
+        other.close()
+
+
 async def test_bytes_come_in_the_order_they_were_sent() -> None:
     stream, theirs = pair()
     received: list[bytes] = []
@@ -165,6 +180,9 @@ class Records(TlsClientStream):
         buffer[: len(record)] = record
         return len(record)
 
+    def pause(self) -> None:
+        self.reading_enabled = False
+
     def close(self, exc_info: object = False) -> None:
         self.ended = True
 
@@ -177,13 +195,13 @@ class Records(TlsClientStream):
 
 def test_tls_records_of_one_byte_are_handed_on_together_and_a_bounded_number_in_a_turn() -> None:
     stream = Records([b"x"] * 1000)
-    stream._receive()
+    stream.receive()
     assert stream.received == [b"x" * RECORDS] and len(stream.records) == 1000 - RECORDS
 
 
 def test_large_tls_records_are_bounded_too_and_none_is_cut() -> None:
     stream = Records([bytes([number]) * RECORD for number in range(100)])
-    stream._receive()
+    stream.receive()
     read = 100 - len(stream.records)
     assert b"".join(stream.received) == b"".join(bytes([number]) * RECORD for number in range(read))
     assert 4 <= read <= READS * 4
@@ -192,7 +210,7 @@ def test_large_tls_records_are_bounded_too_and_none_is_cut() -> None:
 @pytest.mark.parametrize("end", [b"", OSError("reset")])
 def test_bytes_before_the_end_of_a_tls_connection_are_delivered(end: bytes | OSError) -> None:
     stream = Records([b"a", b"b", end])
-    stream._receive()
+    stream.receive()
     assert stream.received == [b"ab"] and stream.ended
 
 
@@ -204,5 +222,5 @@ def test_a_pause_within_the_callback_of_a_tls_stream_stops_delivery() -> None:
         stream.pause()
 
     stream.on_bytes = pause
-    stream._receive()
+    stream.receive()
     assert len(stream.received) == 1

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from relayd import clock
+from relayd.acme.state import State
+from relayd.config.acme import Acme
 from relayd.config.listener import Certificate, Tls
 from relayd.errors import ConfigError
-from relayd.server.tls import make_context
+from relayd.server.connection import PIPELINED
+from relayd.server.tls import make_challenge_context, make_context
+from tests.aids.certificates import made
 from tests.aids.turns import turned
-from tests.unit.proxy.harness import get, reset, running, saying, until
+from tests.unit.proxy.harness import Side, get, reset, running, saying, until
 from tests.unit.server.certificates import certificate
 
 
@@ -137,7 +143,7 @@ def test_a_key_of_another_certificate_is_refused_with_its_place(certificates: tu
     with pytest.raises(ConfigError) as caught:
         make_context("public", Tls(certificates=(one, dataclasses.replace(one, key=two.key))))
     (finding,) = caught.value.findings
-    assert finding.path == "listeners.public.tls.certificates[1]" and finding.file == one.cert and finding.hint
+    assert finding.path == "listeners.public.tls.certificates[1]" and finding.file == one.cert and finding.suggestion
 
 
 def test_missing_files_and_files_without_certificates_are_refused(
@@ -150,3 +156,120 @@ def test_missing_files_and_files_without_certificates_are_refused(
     for bad in (gone, keyless, empty):
         with pytest.raises(ConfigError):
             make_context("public", Tls(certificates=(bad,)))
+
+
+def test_keys_that_cannot_be_used_are_refused_with_the_reason(certificates: tuple[Certificate, Certificate], tmp_path: Path) -> None:
+    key = Path(certificates[0].key)
+    sealed, other = tmp_path / "sealed.key", tmp_path / "other.key"
+    subprocess.run(["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:x", "-out", sealed], check=True, capture_output=True)
+    for file, text, reason in ((sealed, "", "encrypted"), (other, "none", "no private key"), (other, key.read_text()[:80], "damaged|cannot be used")):
+        if text:
+            file.write_text(text)
+        with pytest.raises(ConfigError, match=reason):
+            make_context("public", Tls(certificates=(dataclasses.replace(certificates[0], key=str(file)),)))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(("wanted", "presented", "served"), [
+    ("optional", "", True), ("optional", "ours", True), ("optional", "theirs", False),
+    ("required", "", False), ("required", "ours", True), ("required", "theirs", False),
+])
+async def test_a_client_certificate_is_verified_if_it_is_presented_and_may_be_required(
+    wanted: Literal["optional", "required"], presented: str, served: bool, version: ssl.TLSVersion, tmp_path: Path, certificates: tuple[Certificate, Certificate]
+) -> None:
+    authority = made(tmp_path, "authority", authority=True)
+    pairs = {"ours": made(tmp_path, "ours", issuer=authority), "theirs": made(tmp_path, "theirs")}
+    context = make_context("public", Tls(certificates=certificates, client_ca=authority.cert, client_certificate=wanted))
+    client = trusting(*certificates)
+    client.minimum_version = client.maximum_version = version
+    if presented:
+        client.load_cert_chain(pairs[presented].cert, pairs[presented].key)
+    async with running(tmp_path, context=context) as harness:
+        for name in ("one.example", "two.example"):  # the second one's context is chosen by its name
+            answered = b""
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                side = await harness.connect(ssl=client, server_hostname=name)
+                side.write(get())
+                answered = (await side.message())[1]
+            assert answered == (b"ok" if served else b"")
+
+
+@pytest.mark.parametrize("text", [None, "", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_file_of_authorities_that_cannot_be_used_is_refused_with_its_place(
+    text: str | None, tmp_path: Path, certificates: tuple[Certificate, Certificate]
+) -> None:
+    file = tmp_path / "authorities.pem"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        make_context("public", Tls(certificates=certificates, client_ca=str(file)))
+    (finding,) = caught.value.findings
+    assert finding.path == "listeners.public.tls.client_ca" and finding.file == str(file) and str(file) in finding.message
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_a_client_that_pipelines_more_than_is_read_is_noticed_over_tls_when_it_leaves(how: str, tmp_path: Path) -> None:
+    async def silent(side: Side) -> None:
+        await side.message()
+        await side.gone()
+
+    certificates = (certificate(tmp_path, "relay.example"),)
+    async with running(tmp_path, silent, context=make_context("public", Tls(certificates=certificates))) as harness:
+        side = await harness.connect(ssl=trusting(certificates[0]), server_hostname="relay.example")
+        side.write(get("/x") + get("/y", "X-Pad: " + "x" * 400) * (2 * PIPELINED // 400))
+        await side.writer.drain()
+        await until(lambda: harness.endpoint_sides and not harness.connection._stream.reading_enabled)
+        # Not `close`, which waits for the other side's close_notify before it closes the connection.
+        side.reset() if how == "reset" else side.writer.transport.abort()
+        (record,) = await harness.accounted(1)
+        assert record.code == "client_gone"
+
+
+async def test_requests_beyond_the_buffer_are_all_answered_over_tls(tmp_path: Path) -> None:
+    certificates = (certificate(tmp_path, "relay.example"),)
+    context = make_context("public", Tls(certificates=certificates))
+    async with running(tmp_path, context=context, listener="limits: {requests: 0}") as harness:
+        side = await harness.connect(ssl=trusting(certificates[0]), server_hostname="relay.example")
+        count = 3 * PIPELINED // 400
+        side.write(get("/y", "X-Pad: " + "x" * 400) * count)
+        for _ in range(count):
+            assert (await side.message())[1] == b"ok"
+
+
+@pytest.mark.parametrize(("server_name", "selected"), [
+    ("a.example", "a.example"), ("x.w.example", "any.w.example"), ("one.example", "one.example"), ("other.example", "one.example"), (None, "one.example"),
+    ("missing.example", ""),
+])
+async def test_certificates_from_acme_stand_beside_those_from_files(
+    tmp_path: Path, certificates: tuple[Certificate, Certificate], server_name: str | None, selected: str
+) -> None:
+    state = State(str(tmp_path / "acme"))
+    state.prepare()
+    for name in ("a.example", "*.w.example"):
+        one = certificate(tmp_path, name)
+        state.write_certificate(name, Path(one.key).read_bytes() + Path(one.cert).read_bytes())
+    state.write_certificate("broken.example", b"broken")
+    acme = Acme(domains=("A.example", "*.w.example", "missing.example", "broken.example"))
+    context = make_context("public", Tls(certificates=certificates[:1], acme=acme), state)
+    async with running(tmp_path, context=context) as harness:
+        if not selected:
+            with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
+                await harness.connect(ssl=trusting(host=False), server_hostname=server_name)
+            return
+        client = ssl.create_default_context()
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        side = await harness.connect(ssl=client, server_hostname=server_name or "")
+        der = side.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        assert selected.encode() in der
+
+
+async def test_without_any_certificate_every_handshake_is_refused(tmp_path: Path) -> None:
+    context = make_context("public", Tls(acme=Acme(domains=("a.example",))))
+    async with running(tmp_path, context=context) as harness:
+        for name in ("a.example", "b.example", ""):
+            with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
+                await harness.connect(ssl=trusting(host=False), server_hostname=name)
+
+
+def test_a_challenge_that_is_not_pending_has_no_context(tmp_path: Path) -> None:
+    assert make_challenge_context(str(tmp_path / "a.pem")) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relayd import registry
+from relayd.protocols.dialect import run_steps
 from relayd.stores import memory, sqlite
+from tests.functional.harness.redis import Redis, missing
+from tests.unit.stores.redis_contract import ContractStore
 
 
 class Hands:
@@ -25,10 +30,33 @@ class Hands:
         return self.now_s
 
 
-MAKERS: dict[str, Callable[..., Any]] = {
+_redis: list[Redis] = []  # started by the first test that needs it
+
+
+def redis_store(path: pathlib.Path, **bounds: Any) -> ContractStore:
+    if not _redis:
+        if reason := missing():
+            pytest.skip(reason)
+        _redis.append(Redis(pathlib.Path(tempfile.mkdtemp(prefix="relayd-redis-"))))
+        _redis[0].start()
+    _redis[0].ask("FLUSHALL")
+    return ContractStore(_redis[0].port, "contract", **bounds)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_of_redis() -> Iterator[None]:
+    yield
+    while _redis:
+        server = _redis.pop()
+        server.kill()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+LOCAL: dict[str, Callable[..., Any]] = {
     "memory": lambda path, **bounds: memory.Store(**bounds),
     "sqlite": lambda path, **bounds: sqlite.Store(str(path), **bounds),
 }
+MAKERS: dict[str, Callable[..., Any]] = {**LOCAL, "redis": redis_store}
 Make = Callable[..., Any]
 
 
@@ -81,6 +109,96 @@ def test_a_large_value_is_read_in_steps(make: Make) -> None:
             steps += 1
         assert steps > 3 or value == {"short": 1}
     assert next(space.get_steps("unknown"), "at once") == "at once"
+
+
+def test_a_space_has_a_time_to_live_of_its_own(make: Make, hands: Hands) -> None:
+    store = make(ttl_s=10)
+    short, usual, long = store.space("short", 4.0), store.space("usual"), store.space("long", 30.0)
+    for space in (short, usual, long):
+        space.put("a", 1)
+        space.put("used", 1)
+    hands.now_s += 3
+    assert short.get("used") == 1
+    hands.now_s += 3
+    assert short.get("a") is None and short.get("used") == 1 and usual.get("a") == 1
+    hands.now_s += 11
+    assert short.get("used") is None and usual.get("a") is None and usual.get("used") is None
+    store.sweep()
+    assert store.entries == 2
+    assert long.get("a") == 1
+    hands.now_s += 29
+    assert long.get("a") == 1 and long.get("used") is None
+
+
+def test_an_access_renews_for_the_time_of_its_space(make: Make, hands: Hands) -> None:
+    store = make(ttl_s=100)
+    store.space("team", 10.0).put("a", 1)
+    hands.now_s += 5
+    assert store.space("team", 50.0).get("a") == 1
+    hands.now_s += 45
+    assert store.space("team", 50.0).get("a") == 1
+    hands.now_s += 51
+    assert store.space("team", 50.0).get("a") is None
+
+
+def test_a_change_is_made_only_to_the_value_that_was_expected(make: Make, hands: Hands) -> None:
+    store = make(ttl_s=10)
+    space = store.space("team")
+
+    def swap(expected: str | None, text: str | None) -> bool:
+        return bool(run_steps(space.swap_steps("a", expected, text)))
+
+    assert not swap("1", "2") and space.get("a") is None
+    assert swap(None, "1") and space.get("a") == 1
+    assert not swap(None, "3") and not swap("2", "3") and not swap("2", None) and space.get("a") == 1
+    assert swap("1", '{"b":1}') and run_steps(space.text_steps("a")) == '{"b":1}'
+    hands.now_s += 8
+    assert space.get("a") == {"b": 1}  # renews, so that it is still there
+    hands.now_s += 8
+    assert swap('{"b":1}', "4") and space.get("a") == 4
+    hands.now_s += 11
+    assert not swap("4", "5") and swap(None, "6")  # an expired value is absent
+    assert swap("6", None) and space.get("a") is None
+    space.put("a", 7)
+    assert swap("7", "8") and space.get("a") == 8
+    assert store.space("team").get("a") == 8 and not space.lost("a")
+
+
+def test_a_change_that_cannot_be_stored_leaves_the_value_and_has_a_reason(make: Make) -> None:
+    space = make(max_bytes=100_000).space("team")
+    space.put("a", 1)
+    assert not run_steps(space.swap_steps("a", "1", '"' + "x" * 30_000 + '"'))
+    assert "quarter" in space.lost("a")
+    assert space.get("a") == 1
+
+
+def test_of_many_changes_of_one_value_one_is_made(make: Make) -> None:
+    space = make().space("team")
+    space.put("a", 0)
+    running = [space.swap_steps("a", "0", str(number)) for number in range(1, 6)]
+    results = []
+    for steps in running:
+        results.append(run_steps(steps))
+    assert results == [True, False, False, False, False] and space.get("a") == 1
+
+
+def test_entries_are_listed_by_the_beginning_of_their_space(make: Make, hands: Hands) -> None:
+    store = make(max_entries=2000, ttl_s=10)
+    for number in range(700):
+        store.space("s:one", 20.0).put(f"{number:03}", number)
+    store.space("s:two").put("b", 1)
+    store.space("t").put("c", 1)
+    hands.now_s += 8
+    assert store.entries == 702  # waits for a writer
+    listed = run_steps(store.list_steps("s:", 1000))
+    assert {(one.space, one.key) for one in listed} == {("s:two", "b"), *(("s:one", f"{one:03}") for one in range(700))}
+    assert all((2 < one.expires_in_s <= 12) if one.space == "s:one" else (0 < one.expires_in_s <= 2) for one in listed)
+    assert all(one.size_bytes > 0 for one in listed)
+    assert len(run_steps(store.list_steps("s:", 5))) == 5 and run_steps(store.list_steps("u", 5)) == []
+    assert run_steps(store.count_steps("s:")) == 701 and run_steps(store.count_steps("x")) == 0
+    hands.now_s += 4  # listing has not renewed
+    assert [one.space for one in run_steps(store.list_steps("s:t", 5))] == []
+    assert len(run_steps(store.list_steps("s:", 1000))) == 700
 
 
 def test_a_space_does_not_see_into_another(make: Make) -> None:
@@ -207,7 +325,7 @@ def test_all_kinds_remember_the_same_within_their_bounds(tmp_path: pathlib.Path,
     hands = Hands()
     for old in tmp_path.glob("same*"):
         old.unlink()
-    stores = [maker(tmp_path / "same", max_entries=5, max_bytes=40_000, ttl_s=10, now=hands) for maker in MAKERS.values()]
+    stores = [maker(tmp_path / "same", max_entries=5, max_bytes=40_000, ttl_s=10, now=hands) for maker in LOCAL.values()]
     newest: dict[tuple[str, str], int] = {}
     try:
         for verb, name, key, number in steps:

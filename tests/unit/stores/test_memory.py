@@ -13,7 +13,7 @@ def test_a_space_that_is_empty_costs_nothing() -> None:
         space.put("a", 1)
         space.delete("a")
     assert store.entries == 0 and store.size_bytes == 0
-    assert not store._spaces and not store._sizes and not store._order
+    assert not store._spaces and not store._sizes and not store._orders
 
 
 def test_many_spaces_do_not_make_a_call_slow() -> None:

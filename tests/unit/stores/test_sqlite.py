@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from relayd.protocols.dialect import run_steps
 from relayd.stores import memory
 from relayd.stores import sqlite as sqlite_store
 from relayd.stores.sqlite import ANSWER_WAIT_S, VERSION, Store
@@ -154,6 +155,19 @@ def test_a_file_that_another_holds_is_not_waited_for(path: pathlib.Path) -> None
     store.space("team").put("b", 2)
     store.settle()
     assert store.space("team").get("b") == 2 and not store.space("team").lost("b") and not store.pop_failures()
+    store.close()
+
+
+def test_a_lock_is_told_although_the_thread_comes_late_to_meet_it(path: pathlib.Path) -> None:
+    """As on a busy machine, where the thread has taken the job and then waits for the processor."""
+    store = opened(path)
+    space = store.space("team")
+    with held(path):
+        store._file._file.set_trace_callback(lambda _: time.sleep(2 * ANSWER_WAIT_S))
+        space.put("a", "x")
+        assert "locked by another program" in space.lost("a")
+        store._file._file.set_trace_callback(None)
+    store.settle()
     store.close()
 
 
@@ -339,3 +353,32 @@ def test_sweeping_gives_room_back_to_the_disk(path: pathlib.Path) -> None:
     store.sweep()
     store.close()
     assert path.stat().st_size < full / 10  # the disk has it back
+
+
+def test_two_instances_that_change_the_same_value_do_not_overwrite_each_other(path: pathlib.Path) -> None:
+    one, two = opened(path), opened(path)
+    spaces = [one.space("team"), two.space("team")]
+    spaces[0].put("n", 0)
+    one.settle()
+    done = [0, 0]
+    while sum(done) < 40:
+        for number, space in enumerate(spaces):
+            text = run_steps(space.text_steps("n"))
+            stale = run_steps(spaces[1 - number].text_steps("n"))
+            assert text is not None and stale is not None
+            done[number] += run_steps(space.swap_steps("n", text, str(int(text) + 1)))
+            done[1 - number] += run_steps(spaces[1 - number].swap_steps("n", stale, str(int(stale) + 1)))  # is too late
+    assert spaces[0].get("n") == spaces[1].get("n") == sum(done)
+    one.close()
+    two.close()
+
+
+def test_a_change_that_meets_a_lock_leaves_the_value_and_says_so(path: pathlib.Path) -> None:
+    store = opened(path)
+    space = store.space("team")
+    space.put("n", 0)
+    store.settle()
+    with held(path):
+        assert not run_steps(space.swap_steps("n", "0", "1")) and "locked" in space.lost("n")
+    assert space.get("n") == 0 and run_steps(space.swap_steps("n", "0", "1")) and space.get("n") == 1
+    store.close()

@@ -185,7 +185,7 @@ def test_methods_made_up_by_clients_do_not_grow_the_memory(tmp_path: pathlib.Pat
     log = AccessLog("json", str(tmp_path / "log"))
     for number in range(MAX_CACHED + 10):
         log.write(record(method=f"M{number}", status=number))
-    assert len(log._templates) <= MAX_CACHED
+    assert len(log._fixed) <= MAX_CACHED
     log.close()
 
 
@@ -212,6 +212,29 @@ def in_journal(tmp_path: pathlib.Path, **changes: Any) -> dict[str, str]:
         entry = journald.recv(65536).decode()
         log.close()
     return dict(line.split("=", 1) for line in entry.splitlines())
+
+
+def test_a_long_query_cuts_no_other_field_of_a_journal_record(tmp_path: pathlib.Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        journald.settimeout(60)
+        log = AccessLog("journal", query=True, native=Native(str(tmp_path / "socket")))
+        log.write(record(query="?q=" + "x" * 1_000_000))
+        log.flush()
+        fields = dict(line.split("=", 1) for line in journald.recv(1 << 20).decode().splitlines())
+        log.close()
+    assert "RELAYD_QUERY" not in fields
+    assert (fields["RELAYD_STATUS"], fields["RELAYD_OUTCOME"], fields["RELAYD_HOST"]) == ("200", "complete", "example.org")
+
+
+def test_lost_journal_records_are_reported(tmp_path: pathlib.Path) -> None:
+    log = AccessLog("journal", native=Native(str(tmp_path / "nobody")))
+    faults: list[str] = []
+    log.listen(faults.append, lambda lost: None)
+    log.write(record())
+    log.flush()
+    assert (faults, log.dropped) == (["No such file or directory"], 1)
+    log.close()
 
 
 def test_the_journal_line_of_a_failed_request_names_where_it_went_and_why_it_failed(tmp_path: pathlib.Path) -> None:

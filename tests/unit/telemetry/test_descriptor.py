@@ -118,6 +118,29 @@ def test_a_terminal_is_known_as_one() -> None:
     os.close(follower)
 
 
+def test_writing_has_recovered_only_after_something_was_written(tmp_path: pathlib.Path) -> None:
+    """A rotation or the end of the process writes nothing if no line waits."""
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    sink = Descriptor(str(path))
+    faults: list[str] = []
+    recovered: list[int] = []
+    sink.on_fault, sink.on_recovery = faults.append, recovered.append
+    sink.write(b"lost\n", 1)
+    sink.reopen()
+    sink.write(b"lost\n", 1)
+    sink.drain()
+    assert (faults, recovered) == (["No space left on device"], [])
+    path.unlink()
+    sink.reopen()
+    assert recovered == []
+    sink.write(b"kept\n", 1)
+    assert recovered == [2] and path.read_bytes() == b"kept\n"
+    sink.write(b"more\n", 1)
+    sink.close()
+    assert recovered == [2]
+
+
 def test_a_full_disk_loses_lines_and_the_stump_of_one_is_ended(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "log"
     sink = Descriptor(str(path))

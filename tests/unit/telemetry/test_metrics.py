@@ -96,10 +96,19 @@ def test_counters_add_and_gauges_replace() -> None:
     metrics.add("relayd.config.reloads", 2, result="refused")
     metrics.gauge("relayd.upstream.unverified", 1, upstream="web")
     metrics.gauge("relayd.upstream.unverified", 0, upstream="web")
-    metrics.gauge("relayd.upstream.unverified", 1, upstream="old")
-    metrics.remove_gauge("relayd.upstream.unverified", upstream="old")
     assert metrics.value("relayd.config.reloads") == 3
     assert list(metrics.gauges(BY_NAME["relayd.upstream.unverified"])) == [(("web",), 0)]
+
+
+def test_the_series_of_a_gauge_are_replaced_together() -> None:
+    """A series that nobody sets any more would keep its last value."""
+    metrics = Metrics()
+    metrics.set_gauges("relayd.upstream.unverified", {("old",): 1, ("web",): 1})
+    metrics.set_gauges("relayd.upstream.unverified", {("web",): 0})
+    assert list(metrics.gauges(BY_NAME["relayd.upstream.unverified"])) == [(("web",), 0)]
+    metrics.set_gauges("relayd.upstream.unverified", {(f"u{number}",): 1 for number in range(SERIES + 5)})
+    assert len(list(metrics.gauges(BY_NAME["relayd.upstream.unverified"]))) == SERIES
+    assert metrics.value("relayd.telemetry.overflowed") == 1
 
 
 def test_a_name_or_label_that_was_not_declared_is_an_error_of_the_programmer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from relayd.telemetry import native
-from relayd.telemetry.native import Native, cut, field, is_journal
+from relayd.telemetry.native import WAITING, Native, cut, field, is_journal
 
 
 @pytest.fixture
@@ -48,6 +49,41 @@ def test_a_journal_that_does_not_read_never_makes_relayd_wait(journald: socket.s
     assert sender.dropped == 1
     journald.recv(65536)
     assert sender.send(b"MESSAGE=again\n")
+    sender.close()
+
+
+def test_records_wait_while_the_queue_of_the_journal_is_full(journald: socket.socket) -> None:
+    """A burst is longer than the queue; only the newest records beyond a bound are lost, and this is reported once."""
+    sender = Native(journald.getsockname())
+    faults: list[str] = []
+    recovered: list[int] = []
+    sender.on_fault, sender.on_recovery = faults.append, recovered.append
+    records = [b"MESSAGE=%d " % number + b"x" * 10_000 + b"\n" for number in range(WAITING // 10_000)]
+    waiting = sender.send_all(records)
+    assert waiting and sender.dropped == 0
+    waiting = sender.send_all(waiting + records + records)
+    assert sum(map(len, waiting)) <= WAITING and faults == ["the reader is too slow"] and sender.dropped > 0
+    journald.setblocking(False)
+    got: list[bytes] = []
+    while waiting:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got.append(journald.recv(65536))
+        waiting = sender.send_all(waiting)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            got.append(journald.recv(65536))
+    assert len(got) == 3 * len(records) - sender.dropped
+    assert got[: len(records)] == records and recovered == [sender.dropped]
+    sender.close()
+
+
+def test_records_for_a_journal_that_is_away_are_lost_and_reported(tmp_path: pathlib.Path) -> None:
+    sender = Native(str(tmp_path / "nobody"))
+    faults: list[str] = []
+    sender.on_fault = faults.append
+    assert sender.send_all([b"MESSAGE=x\n"] * 5) == []
+    assert (sender.dropped, faults) == (5, ["No such file or directory"])
     sender.close()
 
 

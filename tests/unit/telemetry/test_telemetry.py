@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -12,7 +13,7 @@ import pytest
 
 from relayd.errors import ConfigError
 from relayd.telemetry.settings import TelemetrySettings
-from relayd.telemetry.sinks import prometheus, statsd
+from relayd.telemetry.sinks import otlp, prometheus, statsd
 from relayd.telemetry.telemetry import Telemetry
 from tests.unit.telemetry.record import record
 
@@ -83,6 +84,16 @@ def test_a_change_moves_the_log_and_keeps_the_counters(tmp_path: pathlib.Path) -
     assert [json.loads(line)["id"] for line in old.read_text().splitlines()] == ["first", "second"]
     assert [json.loads(line)["id"] for line in new.read_text().splitlines()] == ["third"]
     assert telemetry.metrics.value("relayd.proxy.requests") == 3
+
+
+def test_replaced_sinks_with_nothing_left_to_send_are_freed() -> None:
+    telemetry = Telemetry.build(TelemetrySettings(), io.StringIO())
+    for port in range(4000, 4005):
+        sinks = {"otlp": otlp.Options(endpoint=f"http://127.0.0.1:{port}")}
+        telemetry.commit(telemetry.prepare(TelemetrySettings(sinks=sinks)))
+    gc.collect()
+    assert sum(isinstance(one, otlp.Sink) for one in gc.get_objects()) == 1
+    telemetry.close()
 
 
 def test_an_unchanged_output_is_kept_and_the_level_changes(tmp_path: pathlib.Path) -> None:

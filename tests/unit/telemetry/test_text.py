@@ -37,10 +37,10 @@ def test_quotes_and_backslashes_and_line_ends_are_escaped() -> None:
 
 def test_the_stamp_is_utc_with_milliseconds_and_goes_on_within_and_across_seconds() -> None:
     stamp = Stamp()
-    assert stamp(1_700_000_000.25) == "2023-11-14T22:13:20.250Z"
-    assert stamp(1_700_000_000.9999) == "2023-11-14T22:13:20.999Z"
-    assert stamp(1_700_000_001.0) == "2023-11-14T22:13:21.000Z"
-    assert stamp(1_700_000_000.0) == "2023-11-14T22:13:20.000Z"
+    assert stamp.format(1_700_000_000.25) == "2023-11-14T22:13:20.250Z"
+    assert stamp.format(1_700_000_000.9999) == "2023-11-14T22:13:20.999Z"
+    assert stamp.format(1_700_000_001.0) == "2023-11-14T22:13:21.000Z"
+    assert stamp.format(1_700_000_000.0) == "2023-11-14T22:13:20.000Z"
 
 
 def test_an_apostrophe_is_no_quote_of_any_line() -> None:

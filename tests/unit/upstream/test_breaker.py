@@ -264,3 +264,25 @@ def test_more_successes_than_probes_are_gathered_over_turns(successes: int) -> N
     breaker.tick(1.0)
     told = [breaker.succeeded(1.0, breaker.acquire_permit()) for _ in range(successes)]
     assert told == [False] * (successes - 1) + [True]
+
+
+def test_it_follows_the_openings_and_closings_of_another_instance() -> None:
+    breaker = Breaker(BreakerSpec(failures=1, open_s=10.0), still)
+    assert breaker.join_opening(5.0, 12.0) and (breaker.state, breaker.until_s) == (OPEN, 12.0)
+    assert not breaker.join_opening(6.0, 20.0) and breaker.until_s == 20.0
+    assert breaker.tick(20.0) and breaker.state == HALF_OPEN and not breaker.is_probing
+    permit = breaker.acquire_permit()
+    assert breaker.is_probing
+    assert breaker.join_opening(21.0, 22.0) and breaker.openings == 1, "it has not failed here"
+    assert not breaker.succeeded(21.5, permit) and breaker.state == OPEN, "a permit of an earlier round"
+    assert breaker.join_closing(21.6) and breaker.state == CLOSED and breaker.until_s == FOREVER
+    assert not breaker.join_closing(21.7)
+
+
+def test_an_opening_that_was_given_back_does_not_lengthen_the_next_one() -> None:
+    breaker = opened(BreakerSpec(failures=1, open_s=10.0))
+    breaker.tick(10.0)
+    breaker.join_opening(10.0, 11.0)
+    breaker.tick(11.0)
+    breaker.failed(11.0, breaker.acquire_permit())
+    assert breaker.until_s == 31.0 and breaker.openings == 2

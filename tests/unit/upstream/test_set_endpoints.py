@@ -13,11 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from relayd.registry import kinds
 from relayd.upstream.balancing import FOLDER
-from relayd.upstream.classify import GOOD, classify
+from relayd.upstream.classify import GOOD, Blame, Classification, classify
+from relayd.upstream.discovered import Discovered
 from relayd.upstream.endpoint import Connections, Endpoint
 from relayd.upstream.health import CheckResult
 from relayd.upstream.lease import Lease
-from relayd.upstream.spec import BalanceSpec, BreakerSpec, EndpointSpec, HealthSpec, UpstreamSpec
+from relayd.upstream.removed_endpoints import MOST_ENDPOINTS, MOST_STATES, REMEMBERED_S
+from relayd.upstream.spec import BalanceSpec, BreakerSpec, DiscoverySpec, EndpointSpec, HealthSpec, UpstreamSpec
 from tests.unit.upstream.virtual import (
     FAULT,
     STRICT,
@@ -181,6 +183,126 @@ def test_what_an_operator_said_of_an_address_waits_for_its_return(now: Clock) ->
     assert group.endpoint("e0").state == "enabled"
 
 
+def test_an_address_that_returns_after_its_last_exchange_keeps_its_open_breaker(now: Clock) -> None:
+    wires, group = Wires(), upstream(2, breaker=STRICT)
+    group.open(wires)
+    trip(group, "e0")
+    until_s = group.endpoint("e0").breaker.until_s  # type: ignore[union-attr]
+    group.set_endpoints([E[1]])
+    assert wires.open() == ["e1"]
+    now.move(1.0)
+    group.set_endpoints(E[:2])
+    returned = group.endpoint("e0").breaker
+    assert returned is not None and returned.state == "open" and returned.until_s == until_s
+    assert set(counted(group, 4)) == {"e1"} and wires.open() == ["e0", "e1"]
+    now.move(STRICT.open_s)
+    assert "e0" in counted(group, 4), "it is tried as if it had stayed"
+
+
+def test_a_breaker_that_opens_by_the_last_exchange_of_a_removed_address_is_open_when_it_returns(now: Clock) -> None:
+    group = upstream(1, breaker=STRICT)
+    leases = [leased(group) for _ in range(2)]
+    group.set_endpoints([E[1]])
+    for lease in leases:
+        lease.release(FAULT)
+    group.set_endpoints(E[:2])
+    assert set(counted(group, 4)) == {"e1"}
+
+
+def test_a_cool_down_and_a_failed_check_of_an_address_wait_for_its_return(now: Clock) -> None:
+    group = upstream(3, breaker=STRICT, health=HealthSpec(unhealthy=1))
+    group.record_check(group.checkers[0], CheckResult(False, "status 500"))
+    while group.endpoint("e1").cooldown_until_s == 0.0:
+        lease = leased(group)
+        lease.release(classify("", 429, retry_after_s=30.0) if lease.endpoint.label == "e1" else GOOD)
+    group.set_endpoints([E[2]])
+    group.set_endpoints(E[:3])
+    assert set(counted(group, 6)) == {"e2"} and group.endpoint("e0").health == "failing"
+    now.move(31.0)
+    assert set(counted(group, 6)) == {"e1", "e2"}
+
+
+def test_what_is_remembered_of_removed_addresses_is_bounded_in_number_and_time(now: Clock) -> None:
+    group = upstream(1, breaker=STRICT)
+    for number in range(MOST_ENDPOINTS + 5):
+        group.set_endpoints([EndpointSpec(f"http://10.1.0.{number}", "", f"n{number}")])
+        trip(group, f"n{number}")
+    assert len(group._removed) == MOST_ENDPOINTS
+    for number in range(MOST_STATES + 5):
+        group.set_endpoints([EndpointSpec(f"http://10.2.0.{number}", "", f"m{number}")])
+        group.set_state(f"m{number}", "disabled")
+    group.set_endpoints([])
+    assert len(group._removed) == MOST_ENDPOINTS + MOST_STATES
+    now.move(REMEMBERED_S)
+    group.set_endpoints(E[:1])
+    assert len(group._removed) == MOST_STATES
+
+
+def test_a_reload_remembers_the_breakers_of_removed_addresses_for_its_own_upstream(now: Clock) -> None:
+    old = upstream(3, breaker=STRICT)
+    trip(old, "e0")
+    trip(old, "e1")
+    old.set_endpoints(E[1:3])
+    new = upstream(0, breaker=STRICT, max_connections=7)
+    new.inherit_state(old)
+    old.set_endpoints(E[:3])
+    new.set_endpoints(E[:3])
+    for group in (old, new):
+        assert {one.label for one in group.endpoints if one.breaker and one.breaker.state == "open"} == {"e0", "e1"}
+    assert not {*map(id, old.endpoints)} & {*map(id, new.endpoints)}
+    new.set_breaker("e0", "closed")
+    assert old.endpoint("e0").breaker.state == "open"  # type: ignore[union-attr]
+
+
+def test_another_container_at_the_same_address_is_a_new_endpoint(now: Clock) -> None:
+    first, second = (dataclasses.replace(E[0], instance=name) for name in ("aaa", "bbb"))
+    wires, group = Wires(), upstream(0, breaker=STRICT)
+    group.open(wires)
+    changes = heard(group)
+    group.set_endpoints([first])
+    leases = [leased(group) for _ in range(3)]
+    trip(group, "e0")
+    group.set_state("e0", "disabled")
+    group.set_endpoints([second])
+    assert changes[-1].why == "replaced e0"
+    assert set(counted(group, 3)) == {"e0"} and group.endpoint("e0").failures == 0
+    assert len(wires.made) == 2, "connections to the old container are not used for the new one"
+    described = group.describe()["endpoints"]
+    assert isinstance(described, list)
+    assert [(one["address"], one["instance"], one["state"]) for one in described] == [
+        ("e0", "bbb", "enabled"), ("e0 (leaving 1)", "aaa", "leaving")
+    ]
+    for lease in leases:
+        lease.release(FAULT)
+    assert group.endpoint("e0").breaker.state == "closed"  # type: ignore[union-attr]
+    group.set_endpoints([first])
+    assert group.endpoint("e0").state == "disabled" and group.endpoint("e0").breaker.state == "open"  # type: ignore[union-attr]
+
+
+def test_a_container_that_starts_again_forgets_its_failures_and_stays_disabled(now: Clock) -> None:
+    first, again = (dataclasses.replace(E[0], instance="aaa", run=run) for run in ("", "1"))
+    group = upstream(0, breaker=STRICT)
+    group.set_endpoints([first])
+    trip(group, "e0")
+    group.set_endpoints([again])
+    assert picked(group) == "e0"
+    group.set_state("e0", "disabled")
+    group.set_endpoints([])
+    group.set_endpoints([dataclasses.replace(again, run="2")])
+    assert group.endpoint("e0").state == "disabled"
+
+
+def test_an_operator_who_sets_the_address_of_a_container_keeps_its_endpoint(now: Clock) -> None:
+    first = dataclasses.replace(E[0], instance="aaa", run="3")
+    group = upstream(0, breaker=STRICT)
+    group.set_endpoints([first, E[1]])
+    trip(group, "e0")
+    group.override_endpoints([E[0]])
+    assert group.endpoint("e0").breaker.state == "open"  # type: ignore[union-attr]
+    group.override_endpoints(None)
+    assert group.endpoint("e0").breaker.state == "open"  # type: ignore[union-attr]
+
+
 def test_the_same_host_below_another_path_is_another_address() -> None:
     one, other = (EndpointSpec("http://10.0.0.1", path, "10.0.0.1:80") for path in ("/v1", "/v2"))
     group = upstream(0)
@@ -233,7 +355,7 @@ def test_ten_flaps_a_second_leave_nothing_behind(now: Clock) -> None:
         now.move(0.1)
     assert living() == before
     assert group.leaving == () or group.leaving == (forced_open.endpoint,)
-    assert len(group.checkers) == 2 and not group._removed_states and group.in_flight == 1
+    assert len(group.checkers) == 2 and not len(group._removed) and group.in_flight == 1
     forced_open.release(None)
     group.set_endpoints([E[1]])
     assert shown(group) == {"e1": "enabled"}
@@ -316,3 +438,68 @@ class Changes(RuleBasedStateMachine):
 
 Changes.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 test_no_order_of_changes_leaks_anything = Changes.TestCase
+
+
+def test_addresses_of_an_operator_stay_until_the_configuration_changes_or_they_are_reset() -> None:
+    group = upstream(2)
+    changes = heard(group)
+    group.override_endpoints([E[3]])
+    assert shown(group) == {"e3": "enabled"} and group.overridden and changes[-1].details["source"] == "operator"
+    group.set_endpoints(E[:2])
+    assert shown(group) == {"e3": "enabled"}, "the configuration is as before"
+    group.override_endpoints(None)
+    assert shown(group) == {"e0": "enabled", "e1": "enabled"} and not group.overridden
+    group.override_endpoints([E[3]])
+    group.set_endpoints(E[:1])
+    assert shown(group) == {"e0": "enabled"} and not group.overridden
+
+
+def test_a_discovery_goes_on_beside_the_addresses_of_an_operator() -> None:
+    group = upstream(1)
+    group.discovered = Discovered("file x")
+    group.override_endpoints([E[3]])
+    group.set_endpoints(E[1:3], "file x")
+    assert shown(group) == {"e3": "enabled"} and group.describe()["overridden"]
+    group.override_endpoints(None)
+    assert shown(group) == {"e1": "enabled", "e2": "enabled"}
+
+
+def test_a_change_names_old_new_and_source_for_the_log() -> None:
+    group = upstream(1)
+    changes = heard(group)
+    group.set_endpoints([], "file x")
+    assert changes[-1].details == {"old": "e0", "new": "none", "source": "file x"}
+
+
+def test_without_an_endpoint_requests_wait_only_if_the_upstream_has_a_queue() -> None:
+    waiting, refusing = upstream(0, waits_for_endpoint=True), upstream(0)
+    assert not waiting.has_capacity() and refusing.has_capacity()
+    assert waiting.acquire() is None and refusing.acquire() is None
+    for group in (waiting, refusing):
+        group.discovered = Discovered("file x")
+        assert group.unavailable() == ("no endpoint is known yet: file x has not answered", 1.0)
+        group.discovered.fault = "is broken"
+        assert group.unavailable() == ("no endpoint is known: file x: is broken", 1.0)
+        group.set_endpoints(E[:1])
+        assert group.has_capacity() and leased(group)
+
+
+def test_an_endpoint_that_cannot_be_reached_leads_to_another_lookup() -> None:
+    group = upstream(1)
+    group.discovered = Discovered("dns x")
+    calls: list[int] = []
+    group.discovered.look_again = lambda: calls.append(1)
+    leased(group).release(Classification(Blame.ENDPOINT, "5xx"))
+    assert not calls
+    leased(group).release(Classification(Blame.ENDPOINT, "connect"))
+    assert calls == [1]
+
+
+def test_a_lease_is_withdrawn_only_when_a_discovery_has_removed_its_address() -> None:
+    for source, withdrawn in ((DiscoverySpec("file"), True), (None, False)):
+        group = upstream(1, discovery=source)
+        lease = leased(group)
+        assert not lease.is_withdrawn
+        group.set_endpoints(E[1:2])
+        assert lease.is_withdrawn == withdrawn
+        lease.release(None)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.wire import body as peeking
-from relayd.wire.body import flag_member, member_span, pop_parsed_object, replace_member
+from relayd.wire.body import flag_member, inspect_json, member_span, pop_parsed_object, replace_member
 from relayd.wire.json_scanner import MAX_DEPTH
 from tests.aids.growth import linear
 
@@ -101,6 +101,13 @@ def test_a_value_of_any_kind_is_replaced() -> None:
 )
 def test_what_is_no_plain_object_with_a_model_has_none(body: bytes) -> None:
     assert model_of(body) is None
+
+
+def test_every_beginning_of_a_body_has_a_fault() -> None:
+    body = b' { "model" : "x" , "a\\u0062" : [1, {"c": null}] , "tools":[{"n":1}], "d" : {} }'
+    assert not inspect_json(body).fault and model_of(body) == "x"
+    for end in range(len(body)):
+        assert inspect_json(body[:end]).fault, body[:end]
 
 
 @pytest.mark.parametrize("body", [b'{"model":"a","model":"b"}', b'{"model":"a","x":1,"mod\\u0065l":"b"}'])

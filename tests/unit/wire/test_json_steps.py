@@ -10,9 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd.wire import json_steps
-from relayd.wire.body import inspect_scanned
+from relayd.wire.body import DECODER, inspect_scanned, is_deeper
 from relayd.wire.json_scanner import scanned
-from relayd.wire.json_steps import Steps, TooWide, parse_steps, parse_text_steps, write_steps
+from relayd.wire.json_steps import (
+    Steps,
+    TooWide,
+    is_deeper_steps,
+    parse_document_steps,
+    parse_steps,
+    parse_text_steps,
+    write_ascii_steps,
+    write_steps,
+    write_text_steps,
+)
+from tests.aids.steps import MOST_UNITS, units_of
 from tests.unit.wire.test_json_scanner import VALUES
 
 
@@ -103,3 +114,71 @@ def test_the_last_value_of_a_repeated_key_counts() -> None:
     body = b'{"a":1,"b":[' + b"2," * 50_000 + b'2],"a":{"c":1,"c":2}}'
     found, _ = parsed(body)
     assert found["a"] == {"c": 2} and len(found["b"]) == 50_001
+
+
+MARKS = st.sampled_from(list('[]{}",:\\ \n\t01-e.') + ["\\u00", "\\ud83d", "null", "tru", "NaN", "\x01", "\u20ac", "\ud800"])
+
+
+@settings(max_examples=300)
+@given(WIDE, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), MARKS), max_size=2), st.booleans())
+def test_a_text_of_which_nothing_is_known_is_parsed_as_at_once(value: Any, changes: list[tuple[int, int, str]], ascii_only: bool) -> None:
+    """Also where it is damaged at one or two places."""
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=1 if len(changes) == 1 else None)
+    for at, length, inserted in changes:
+        text = text[:at] + inserted + text[at + length :]
+    try:
+        expected = [DECODER.decode(text)]
+    except ValueError:
+        expected = []
+    for chunk_bytes in (40, 64, 97):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_steps, "CHUNK_BYTES", chunk_bytes)
+            patch.setattr(json_steps, "MOST_RUN", 3)
+            assert outcome(parse_text_steps(text)) == expected
+            try:
+                document = text.encode()
+            except UnicodeEncodeError:
+                continue
+            assert outcome(parse_document_steps(document)) == expected
+
+
+def outcome(steps: Steps[Any]) -> list[Any]:
+    """The result, or nothing for a ValueError."""
+    try:
+        return [run(steps)[0]]
+    except ValueError:
+        return []
+
+
+@given(WIDE, st.integers(0, 8))
+def test_nesting_is_measured_as_at_once(value: Any, levels: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_steps, "MOST_RUN", 2)
+        assert run(is_deeper_steps(value, levels))[0] is is_deeper(value, levels)
+
+
+@pytest.mark.usefixtures("small_steps")
+@given(WIDE)
+def test_a_value_is_written_as_text_as_well(value: Any) -> None:
+    expected = json.loads(json.dumps(value))
+    assert json.loads(run(write_text_steps(value))[0]) == json.loads(run(write_ascii_steps(value))[0]) == expected
+
+
+DENSE = ("1,", '"a",', '[],{},"a",', '{"a":1},', "[[],[]],", "1.5e3,", '"\\u0041",', '"\\n\\n\\n\\n",', "null ,\n", '{"a" : {"b":[1, 2]}}, ')
+LARGE = [
+    *(f'{{"a":{{"b":[{scrap * (3_000_000 // len(scrap))}1]}}}}' for scrap in DENSE),
+    "{" + ",".join(f'"k{number}":{{}}' for number in range(200_000)) + "}",
+    '{"a":"' + "x\\n" * 3_000_000 + '"}', '{"a":"' + "\U0001f600" * 700_000 + '"}', '{"a":' + " " * 3_000_000 + "1}",
+    "[" * 60 + '"' + "x" * 3_000_000 + '"' + "]" * 60,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LARGE, ids=lambda text: text[:30])
+def test_no_step_takes_long(text: str) -> None:
+    document = text.encode()
+    assert units_of(lambda: parse_text_steps(text)) < MOST_UNITS
+    assert units_of(lambda: parse_document_steps(document)) < MOST_UNITS
+    value = json.loads(text)
+    assert units_of(lambda: write_steps(value)) < MOST_UNITS
+    assert units_of(lambda: write_ascii_steps(value)) < MOST_UNITS
+    assert units_of(lambda: is_deeper_steps(value, 64)) < MOST_UNITS

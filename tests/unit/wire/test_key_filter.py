@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.wire.key_filter import KeyFilter
+from relayd.wire.key_filter import MAX_KNOWN, KeyFilter
 from relayd.wire.response import ResponseHead, parse_response
 
 KEY = "sk-Relay/0123+x"
@@ -25,10 +25,9 @@ def query(value: str = KEY, name: str = "key") -> KeyFilter:
 
 
 def cleaned(keys: KeyFilter, *lines: str, status: str = "200 OK") -> ResponseHead:
-    raw = [f"HTTP/1.1 {status}\r\n".encode("latin-1"), *(f"{line}\r\n".encode("latin-1") for line in lines), b"\r\n"]
+    raw = "".join([f"HTTP/1.1 {status}\r\n", *(f"{line}\r\n" for line in lines), "\r\n"]).encode("latin-1")
     response = parse_response(raw)
-    if keys.needs_cleaning(b"".join(raw)):
-        keys.clean(response)
+    keys.clean(response)
     return response
 
 
@@ -180,3 +179,11 @@ def test_names_that_an_upstream_invents_do_not_grow_without_end() -> None:
 
 def test_nothing_shows_a_key() -> None:
     assert KEY not in repr(bearer())
+
+
+def test_a_key_is_found_however_many_lines_without_it_came_before() -> None:
+    keys = bearer()
+    for number in range(MAX_KNOWN * 2):
+        assert len(cleaned(keys, f"X-Request-Id: {number}", "Server: x").keep) == 2
+        assert cleaned(keys, f"X-Request-Id: {number}", f"X-Echo: {KEY}").keep == [b"X-Request-Id: %d\r\n" % number]
+    assert keys.pop_counts() == {"X-Echo": MAX_KNOWN * 2}

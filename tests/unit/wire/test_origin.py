@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from relayd.wire.forwarded import TrustedNetworks
+from relayd.wire.forwarded import Networks
 from relayd.wire.origin import MAX_ELEMENTS, Origin, origin_of
 from tests.aids.growth import TIMES, linear
 
-TRUSTED = TrustedNetworks(["10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48", "unix"])
+TRUSTED = Networks(["10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48", "unix"])
 
 
 def origin(peer: str = "10.0.0.1", **fields: bytes | list[bytes]) -> Origin:
@@ -165,13 +165,14 @@ def test_a_host_that_is_none_is_not_believed(host: bytes) -> None:
     assert origin(xff=b"203.0.113.5", host=host).host is None
 
 
-@pytest.mark.parametrize("text", [
-    b'"' * 60_000, b'x="' * 20_000, b'\\"' * 30_000, b",x=\"" * 15_000, b"for=1.2.3.4;" * 5000, b"a=b," * 15_000, b";" * 60_000, b"; " * 30_000, b"a=b; ;" * 10_000, b"a=b" + b";" * 60_000 + b"x",
-    b"for=" + b"1" * 60_000, b"= " * 30_000, b'"\\' * 30_000,
+@pytest.mark.parametrize(("begin", "piece", "end"), [
+    (b"", b'"', b""), (b"", b'x="', b""), (b"", b'\\"', b""), (b"", b',x="', b""), (b"", b"for=1.2.3.4;", b""), (b"", b"a=b,", b""),
+    (b"", b";", b""), (b"", b"; ", b""), (b"", b"a=b; ;", b""), (b"a=b", b";", b"x"), (b"for=", b"1", b""), (b"", b"= ", b""),
+    (b"", b'"\\', b""),
 ])
-def test_a_hostile_field_costs_linear_time(text: bytes) -> None:
-    def read(size: int) -> None:
+def test_a_hostile_field_costs_linear_time(begin: bytes, piece: bytes, end: bytes) -> None:
+    def read(count: int) -> None:  # whole pieces: a cut one might be refused at once
         for _ in range(5):
-            origin(forwarded=text[:size])
+            origin(forwarded=begin + piece * count + end)
 
-    assert linear(read, len(text) // TIMES)
+    assert linear(read, 60_000 // len(piece) // TIMES)

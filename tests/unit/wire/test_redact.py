@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.wire.redact import SECRET_QUERY, escape, mask_fields, mask_path, mask_query, mask_urls
+from tests.aids.growth import linear
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,19 @@ from relayd.wire.redact import SECRET_QUERY, escape, mask_fields, mask_path, mas
         ("?%63%6F%64%65=s&co%64e=s", "?%63%6F%64%65=***&co%64e=***"),
         ("?monkey=1&keyboard=1&tokens=1&max_tokens=1&author=1&barcode=1&zip_code=1&design=1&sign=1&page=2&q=code",
          "?monkey=1&keyboard=1&tokens=1&max_tokens=1&author=1&barcode=1&zip_code=1&design=1&sign=1&page=2&q=code"),
+        ("?turkey=1&hockey=1&whiskeys=1&smoke=1&token_count=1", "?turkey=1&hockey=1&whiskeys=1&smoke=1&token_count=***"),
+        ("?api_keys=s&secrets=s&passwords=s&keys[]=s&access_tokens=s&cookies=s&pw=s",
+         "?api_keys=***&secrets=***&passwords=***&keys[]=***&access_tokens=***&cookies=***&pw=***"),
+        ("?openaikey=s&GEMINIKEY=s&hapikey=s&mykeys=s&bottoken=s&dbpassword=s", "?openaikey=***&GEMINIKEY=***&hapikey=***&mykeys=***&bottoken=***&dbpassword=***"),
+        ("?url=http://user:s@x.test/a&b=1", "?url=http://***@x.test/a&b=1"),
+        ("?url=https://s@x.test", "?url=https://***@x.test"),
+        ("?url=http://u:s@t@x.test/", "?url=http://***@x.test/"),
+        ("?url=http%3A%2F%2Fuser%3As%40x.test%2F&b=1", "?url=***&b=1"),
+        ("?url=http://user%3As@x.test/", "?url=http://***@x.test/"),
+        ("?mail=a@b.test&t=12:30", "?mail=a@b.test&t=12:30"),
+        ('?u={"api_key":"s"}&b=1', "?u=***&b=1"),
+        ("?u=%7B%22api_key%22%3A%22s%22%7D&b=1", "?u=***&b=1"),
+        ('?u={"page":1}', '?u={"page":1}'),
         ("?url=http://x/?token=s&b=1", "?url=http://x/?token=***&b=1"),
         ("?url=http%3A%2F%2Fx%2F%3Fa%3D1%26token%3Ds&b=1", "?url=***&b=1"),
         ("?url=http%253A%252F%252Fx%252F%253Ftoken%253Ds", "?url=***"),
@@ -69,6 +83,32 @@ def test_configured_names_are_masked_too() -> None:
 ])  # fmt: skip
 def test_parameters_of_a_path_are_masked_too(path: str, masked: str) -> None:
     assert mask_path(path) == masked
+
+
+@pytest.mark.parametrize(
+    ("path", "masked"),
+    [
+        ("/proxy/http://user:s@x.test/a", "/proxy/http://***@x.test/a"),
+        ("/proxy/http:/user:s@x.test/a", "/proxy/http:/***@x.test/a"),
+        ("/proxy/http%3A%2F%2Fuser%3As%40x.test/a", "/proxy/***/a"),
+        ("/proxy/http:/user%3As%40x.test/a", "***"),
+        ("/@scope/package@1.0", "/@scope/package@1.0"),
+        ("/scope:/@package", "/scope:/@package"),
+        ('/x/{"token":"s"}/y', "/x/***/y"),
+    ],
+)
+def test_the_user_of_a_url_in_a_path_is_masked(path: str, masked: str) -> None:
+    assert mask_path(path) == masked
+
+
+def test_the_user_of_a_url_in_a_text_is_masked() -> None:
+    assert mask_urls("cannot open http://user:s@x.test/ now") == "cannot open http://***@x.test/ now"
+
+
+@pytest.mark.parametrize("unit", ["a", ":/", ":/a", '"', '"a" ', "'a':", "@", "%3A%2F", "a@:/"])
+def test_masking_takes_linear_time(unit: str) -> None:
+    assert linear(lambda size: mask_query("?" + unit * size), 200)
+    assert linear(lambda size: mask_path("/" + unit * size), 200)
 
 
 def test_queries_in_texts_and_fields_are_masked_too() -> None:

@@ -9,7 +9,7 @@ from relayd.wire.response import BadResponse, ResponseHead, parse_response
 
 
 def take(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK\r\n") -> ResponseHead:
-    return parse_response([first, *lines, b"\r\n"])
+    return parse_response(b"".join([first, *lines, b"\r\n"]))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_two_readers_see_differently_is_refused(line: bytes) -> None:
 
 def test_a_head_without_its_blank_line_is_cut() -> None:
     with pytest.raises(BadResponse):
-        parse_response([b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"])
+        parse_response(b"HTTP/1.1 200 OK\r\nX: y\r\n")
 
 
 @pytest.mark.parametrize(("kind", "stream", "json"), [

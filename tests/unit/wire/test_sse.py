@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.wire.json_steps import Steps
 from relayd.wire.sse import Event, SseError, SseSplitter
 from tests.aids.growth import linear
+from tests.aids.steps import units_of
 
 Fields = tuple[bytes, bytes | None, bytes | None]
 
@@ -18,18 +20,27 @@ def fields(events: list[Event]) -> list[Fields]:
     return [(event.event, event.data, event.id) for event in events]
 
 
+def fields_of_blocks(events: list[Event]) -> list[Fields]:
+    """The fields of the events that are not merely blank lines."""
+    first = [event.raw.removeprefix(b"\xef\xbb\xbf") for event in events[:1]]
+    raw = first + [event.raw for event in events[1:]]
+    return [one for one, text in zip(fields(events), raw, strict=True) if text.strip(b"\r\n")]
+
+
 def slow(stream: bytes) -> list[Fields]:
-    """The standard's algorithm, byte for byte and without haste."""
+    """The standard's algorithm, byte for byte and without haste; blank lines without a block are left out."""
     lines = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")[:-1]
     if lines:
         lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
     events: list[Fields] = []
-    kind, data, identity = b"", None, None
+    kind, data, identity, is_empty = b"", None, None, True
     for line in lines:
         if not line:
-            events.append((kind, data, identity))
-            kind, data, identity = b"", None, None
+            if not is_empty:
+                events.append((kind, data, identity))
+            kind, data, identity, is_empty = b"", None, None, True
             continue
+        is_empty = False
         name, _, value = line.partition(b":")
         value = value[1:] if value[:1] == b" " else value
         if name == b"data":
@@ -55,7 +66,7 @@ def test_every_cut_gives_the_events_of_the_standard_and_loses_no_byte(stream: by
     places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     for start, end in itertools.pairwise(places):
         events += splitter.feed(stream[start:end])
-    assert fields(events) == slow(stream)
+    assert fields_of_blocks(events) == slow(stream)
     assert b"".join(event.raw for event in events) + splitter.rest == stream
 
 
@@ -71,7 +82,7 @@ def test_pieces_that_are_whole_blocks_give_the_events_of_the_standard(blocks: li
     pieces = [b"".join(block + b"\n\n" for block in blocks[at : at + at_once]) for at in range(0, len(blocks), at_once)]
     splitter = SseSplitter()
     events = [event for piece in pieces for event in splitter.feed(piece)]
-    assert fields(events) == slow(b"".join(pieces))
+    assert fields_of_blocks(events) == slow(b"".join(pieces))
     assert b"".join(event.raw for event in events) + splitter.rest == b"".join(pieces)
 
 
@@ -100,6 +111,13 @@ def test_a_comment_is_a_block_of_its_own_without_data() -> None:
     assert (event.raw, event.data) == (b": keep-alive\n\n", None)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_blank_lines_that_arrive_together_are_one_event(end: bytes) -> None:
+    events = SseSplitter(max_event=40).feed(b"data: 1" + end * 100 + b"data: 2" + end * 2)
+    assert [event.data for event in events] == [b"1", None, b"2"]
+    assert [event.raw for event in events] == [b"data: 1" + end * 2, end * 98, b"data: 2" + end * 2]
+
+
 def test_a_stream_that_is_cut_leaves_its_last_block_in_rest() -> None:
     splitter = SseSplitter()
     splitter.feed(b"data: 1\n\ndata: half")
@@ -123,3 +141,26 @@ def test_one_byte_at_a_time_costs_linear_time() -> None:
         assert sum(len(splitter.feed(stream[at : at + 1])) for at in range(len(stream))) == 1
 
     assert linear(read, 12_500)
+
+
+@pytest.mark.parametrize("piece", [97, 4096, 1 << 20])
+def test_a_block_of_many_lines_has_the_fields_of_the_standard(piece: int) -> None:
+    block = b"event: early\nid: 1\n" + b"data: a\n:\ndata\n" * 500 + b"event: late\nid: \x00\n" + b": b\n" * 500 + b"\n"
+    stream = block + b"data: next\n\n" + block
+    splitter = SseSplitter()
+    events = [event for at in range(0, len(stream), piece) for event in splitter.feed(stream[at : at + piece])]
+    assert fields_of_blocks(events) == slow(stream)
+    assert b"".join(event.raw for event in events) == stream
+
+
+@pytest.mark.parametrize("line", [b":\n", b"data\n", b"x\n"])
+def test_the_end_of_a_block_of_many_lines_takes_no_longer_than_its_pieces(line: bytes) -> None:
+    stream = line * 60_000 + b"\n"
+
+    def reading() -> Steps[None]:
+        splitter = SseSplitter()
+        for at in range(0, len(stream), 4096):
+            splitter.feed(stream[at : at + 4096])
+            yield
+
+    assert units_of(reading, 3) < 6

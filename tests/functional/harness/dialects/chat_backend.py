@@ -97,6 +97,8 @@ class Chat:
             return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": json.loads(body)["model"],
                     "choices": [{"index": 0, "text": " wide.", "finish_reason": "stop", "logprobs": None}],
                     "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}  # fmt: skip
+        if target == "/v1/images/generations":
+            return {"created": 1, "data": [{"b64_json": "QUJD"}] * json.loads(body).get("n", 1)}
         return None
 
     def error(self, status: int, message: str, code: str) -> dict[str, Any]:

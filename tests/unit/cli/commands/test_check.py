@@ -125,3 +125,13 @@ def test_faults_found_by_compiling_the_plan_are_reported(tmp_path: pathlib.Path,
     assert main(["check", "-c", str(file)]) == 78
     captured = capsys.readouterr()
     assert str(file) in captured.err and "strip_prefix" in captured.err
+
+
+def test_groups_are_shown_with_their_members(good: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", "sk-1")
+    good.write_text(GOOD + "groups: {paying: {}, free: {}}\nconsumers: {team: {key: {env: K}, group: paying}}\n")
+    assert run(good) == 0
+    shown = capsys.readouterr().out
+    assert "group     paying: team\n" in shown and "group     free: no consumers in the configuration\n" in shown
+    assert run(good, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["groups"] == {"paying": ["team"], "free": []}

@@ -9,6 +9,7 @@ import pwd
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Protocol
 
 import pytest
@@ -24,6 +25,14 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 class Checked(Protocol):
     def __call__(self, text: str, *arguments: str) -> tuple[int, str]: ...
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[pathlib.Path]:
+    """A folder that every user may enter. The one of pytest is below a folder that each start of pytest closes to others."""
+    with tempfile.TemporaryDirectory(prefix="relayd-") as folder:
+        os.chmod(folder, 0o755)
+        yield pathlib.Path(folder)
 
 
 @pytest.fixture
@@ -116,13 +125,10 @@ def test_the_end_of_a_certificate_is_shown_and_warned_of(checked: Checked, tmp_p
 
 @pytest.fixture
 def unit(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The unit of the package, for a user that exists on every machine, in a folder that this user may enter."""
+    """The unit of the package, for a user that exists on every machine."""
     text = (TOP / "systemd" / "relayd.service").read_text()
     file = tmp_path / "relayd.service"
     file.write_text(text.replace("User=relayd", "User=nobody").replace("Group=relayd-admin", "Group=nogroup"))
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != pathlib.Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
     return file
 
 

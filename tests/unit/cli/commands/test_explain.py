@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from relayd.cli.commands import explain
+from relayd.cli.main import main
 
 TEXT = """
 listeners:
@@ -76,3 +77,27 @@ def test_a_refused_configuration_is_78(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_nothing_of_the_request_reaches_the_terminal_raw() -> None:
     assert explain.escape_line("a\x1b[31m\"b'\x9b") == "a\\x1b[31m\"b'\\x9b"
+
+
+KEYED = """
+listeners: {public: {address: "127.0.0.1:8282"}}
+upstreams: {chat: {protocol: openai_chat, endpoints: ["http://127.0.0.1:1/v1"]}}
+models: {"gpt-*": chat}
+groups: {paying: {models: ["gpt-*"]}}
+routes:
+  - {name: llm, match: {prefix: /v1/}, upstream: chat, allow: [paying]}
+  - {name: by_model, match: {prefix: /m/}, protocol: openai_chat, upstream: by_model, strip_prefix: /m, allow: [paying]}
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "/m"])
+def test_a_key_of_the_key_store_is_explained_with_what_it_may_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], prefix: str) -> None:
+    (tmp_path / "relayd.yaml").write_text(KEYED)
+    assert main(["keys", "create", "bob", "--group", "paying", "--state", str(tmp_path), "-c", str(tmp_path / "relayd.yaml")]) == 0
+    key = capsys.readouterr().out.strip()
+    for model, shown in (("o1", "403 model_not_allowed"), ("gpt-5", "target ")):
+        asked = ("POST", f"{prefix}/v1/chat/completions", "-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json")
+        assert explained(tmp_path, "--state", str(tmp_path), *asked, "-d", f'{{"model":"{model}","messages":[]}}', text=KEYED) == 0
+        result = capsys.readouterr().out
+        assert "the key of bob of the group paying" in result and "bob may use gpt-* only" in result
+        assert shown in result and key not in result

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import stat
 from pathlib import Path
 
@@ -71,6 +73,37 @@ def test_a_missing_daemon_restores_the_files(site: Site, capsys: pytest.CaptureF
     assert main([*site.arguments(), "3", "--socket", "/nowhere/admin.sock"]) == 1
     assert site.file.read_text() == before
     assert "/nowhere/admin.sock" in capsys.readouterr().err
+
+
+def test_a_file_that_did_not_exist_is_not_restored_from_an_older_backup(site: Site) -> None:
+    """An earlier rollback has left it; the file itself was removed since."""
+    site.drop_in.unlink()
+    backup = Path(f"{site.drop_in}.before-rollback")
+    backup.write_text("routes: [] # of long ago\n")
+    assert main([*site.arguments(), "4", "--socket", "/nowhere/admin.sock"]) == 1
+    assert not site.drop_in.exists()
+    assert backup.read_text() == "routes: [] # of long ago\n"
+
+
+def test_a_rollback_that_fails_on_a_full_disk_leaves_nothing_behind(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = site.file.read_text() + "# " + "x" * 5000 + "\n"
+    site.file.write_text(text)
+    backup = Path(f"{site.file}.before-rollback")
+    backup.write_text("of an earlier rollback\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        assert main([*site.arguments(), "3", "--socket", "/nowhere/admin.sock"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "nothing was rolled back" in capsys.readouterr().err
+    assert site.file.read_text() == text
+    assert backup.read_text() == "of an earlier rollback\n"
+    assert not [name for name in os.listdir(site.file.parent) if name.endswith(".new")]
 
 
 def test_the_list_shows_numbers_times_and_files(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from relayd import clock
 from relayd.cli.commands.status import lines, row, state
 from relayd.cli.main import main
+from tests.unit.cli.admin_case import Admin
 
 EXCHANGE = {
     "id": "abc", "age_s": 75.2, "room": "transfer", "method": "POST", "path": "/v1/chat", "route": "llm", "upstream": "up",
@@ -88,6 +90,83 @@ def test_limits_are_shown_where_there_are_some() -> None:
     shown = "\n".join(lines(status(gates=[gate, {**gate, "requests": 0, "depth": 0}])))
     assert "upstream up  8 of 8     3 of 64, the oldest for 1.5s" in shown
     assert "8 of any   none" in shown
+
+
+def test_warnings_of_the_configuration_are_shown() -> None:
+    config = {"file": "/etc/relayd.yaml", "loaded_at": 0, "warnings": ["x.yaml:3:1: warning: old name"]}
+    assert "  x.yaml:3:1: warning: old name" in list(lines(status(config=config)))
+
+
+def test_issued_keys_are_counted_and_a_broken_key_store_is_shown() -> None:
+    shown = list(lines(status(keys={"issued": 3, "fault": ""})))
+    assert "3 keys of relayd keys" in shown and not any("cannot be read" in line for line in shown)
+    shown = list(lines(status(keys={"issued": 0, "fault": "keys.json: Permission denied"})))
+    assert "the key store cannot be read: keys.json: Permission denied" in shown
+    assert not any("keys of relayd keys" in line for line in shown)
+
+
+SHARED = {
+    "kind": "redis", "server": "127.0.0.1:6379", "degraded": False, "on_failure": "open", "waiting": 2, "since": 0.0, "why": "",
+}
+
+
+def test_a_store_on_a_server_is_shown_with_the_changes_that_wait() -> None:
+    assert "store redis 127.0.0.1:6379, changes that wait: 2" in list(lines(status(store=SHARED)))
+    local = {"kind": "memory", "degraded": False, "waiting": 0}
+    assert not any("store" in line for line in lines(status(store=local)))
+
+
+def test_a_degraded_store_is_shown_with_its_cause_and_since_when() -> None:
+    change = {"degraded": True, "why": "Connection\x1b[2J refused", "since": clock.wall() - 180.5}
+    shown = list(lines(status(store={**SHARED, **change})))
+    at = shown.index("the store redis is degraded: Connection?[2J refused")
+    assert shown[at + 1].startswith("  127.0.0.1:6379, for 3m0") and shown[at + 1].endswith("s, on_failure: open, waiting: 2")
+    assert not any("changes that wait" in line for line in shown)
+    later = list(lines(status(store={**SHARED, **change, "since": clock.wall() + 60})))  # the daemon's clock is ahead
+    assert "  127.0.0.1:6379, for 0.0s, on_failure: open, waiting: 2" in later
+    shown = list(lines(status(store={"kind": "sqlite", "degraded": True, "why": "disk full"})))
+    assert "the store sqlite is degraded: disk full" in shown and not any("on_failure" in line for line in shown)
+
+
+def test_certificates_are_shown_with_their_time_left_or_their_warning() -> None:
+    one = {"of": "listener", "name": "public", "left_s": 86400 * 30, "file": "/etc/a.pem", "warning": ""}
+    shown = list(lines(status(certificates=[one, {**one, "left_s": -5}, {**one, "warning": "certificate of public ends soon"}])))
+    for line in (
+        "certificate of listener public: 30d0h left, /etc/a.pem", "certificate of listener public: 0.0s left, /etc/a.pem",
+        "certificate of public ends soon",
+    ):
+        assert line in shown
+    assert sum("/etc/a.pem" in line for line in shown) == 2
+
+
+def test_an_upstream_without_endpoints_is_shown_as_empty_with_its_discovery() -> None:
+    found = {"source": "dns a.example", "age_s": None, "changed_age_s": None, "note": "", "fault": "no such host"}
+    empty = {"name": "far", "protocol": "plain", "in_flight": 4, "endpoints": [], "discovery": found}
+    shown = list(lines(status(upstreams=[empty])))
+    (at,) = [index for index, line in enumerate(shown) if line.startswith("UPSTREAM")]
+    assert shown[at + 1].split() == ["far", "plain", "none", "4", "empty"]
+    assert "far: dns a.example, not found yet; no such host" in shown
+
+
+def test_rates_are_shown_with_what_is_used_of_them() -> None:
+    rate = {
+        "scope": "consumer team", "measure": "requests", "per": "1m", "value": "", "model": "gpt-*", "shadow": False,
+        "limit": 60, "used": 45, "reserved": 2, "left": 15, "share": 0.75, "free_in_s": 12.0, "waiting": 0, "source": "x.yaml:1",
+    }
+    shown = list(lines(status(limits=[rate, {**rate, "scope": "group all", "free_in_s": None}])))
+    (at,) = [index for index, line in enumerate(shown) if line.startswith("RATE, BUDGET")]
+    assert [line.split() for line in shown[at + 1 : at + 3]] == [
+        ["consumer", "team", "requests", "per", "1m", "model", "gpt-*", "45", "of", "60", "12.0s"],
+        ["group", "all", "requests", "per", "1m", "model", "gpt-*", "45", "of", "60", "-"],
+    ]
+    assert not any("RATE, BUDGET" in line for line in lines(status(limits=[])))
+
+
+def test_the_running_relayd_is_asked_for_its_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Admin(tmp_path, (200, status())) as admin:
+        assert main(["status", *admin.options]) == 0
+    assert admin.asked == ["GET /status"]
+    assert capsys.readouterr().out.splitlines() == list(lines(status()))
 
 
 def test_a_missing_daemon_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ def test_a_string_is_one_text_and_an_empty_one_is_nothing() -> None:
 
 def test_every_allowed_type_has_its_reader() -> None:
     allowed = blocks.USER | blocks.ASSISTANT | blocks.RESULT | blocks.SYSTEM
-    assert allowed == set(blocks._READERS)
+    assert allowed == set(blocks._READERS) | {"tool_use"}
     assert not allowed & blocks._SERVER_BLOCKS - {"tool_reference"}
 
 

@@ -189,10 +189,11 @@ def test_reasons_to_stop_are_translated(reason: str | None, finish: str) -> None
     assert read(stream(START, ended(reason), STOP))[-2:] == [Finish(finish), End()]
 
 
-@pytest.mark.parametrize("reason", ["something_new", "error"])
-def test_no_other_reason_to_stop_is_a_clean_end(reason: str) -> None:
+@pytest.mark.parametrize("reason", ["something_new", "error", 5, {"type": "end_turn"}])
+def test_no_other_reason_to_stop_is_a_clean_end(reason: Any) -> None:
     events = read(stream(START, ended(reason), STOP))
-    assert isinstance(events[-1], Failure) and reason in events[-1].message
+    shown = reason if isinstance(reason, str) else f"of type {type(reason).__name__}"
+    assert isinstance(events[-1], Failure) and shown in events[-1].message
     assert not any(isinstance(event, Finish) for event in events)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -17,12 +17,17 @@ from relayd.wire.json_steps import Steps
 class Nothing:
     """A Memory that keeps nothing, and is not to: only a refusal is remembered."""
 
+    must_fetch = False
+
     def get(self, key: str) -> Any:
         return None
 
     def get_steps(self, key: str) -> Steps[Any]:
         yield
         return self.get(key)
+
+    def fetch_steps(self, keys: Iterable[str]) -> Steps[None]:
+        yield
 
     def put(self, key: str, value: Any) -> None:
         raise AssertionError(key)

@@ -147,8 +147,9 @@ VALUES = st.recursive(
 @pytest.mark.parametrize("stream", [True, False])
 def test_reasons_in_capitals_are_known_and_unknown_ones_are_no_clean_end(context: Callable[..., Request], read: Callable[..., list[Any]], stream: bool) -> None:
     assert Finish("length") in read(context(stream=stream), ndjson(line("Hi", True, done_reason="LENGTH")))
-    events = read(context(stream=stream), ndjson(line("Hi", True, done_reason="something new")))
-    assert isinstance(events[-1], Failure) and not any(isinstance(event, Finish) for event in events)
+    for reason in ("something new", 5, {"reason": "stop"}):
+        events = read(context(stream=stream), ndjson(line("Hi", True, done_reason=reason)))
+        assert isinstance(events[-1], Failure) and not any(isinstance(event, Finish) for event in events)
 
 
 @pytest.mark.parametrize(("arguments", "text"), [(None, "{}"), ("null", "{}"), ("", "{}"), ({}, "{}"), ('{"a":1}', '{"a":1}'), ('{"a', '{"unparsed_arguments":"{\\"a"}')])

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols._bounds import Allowance, ResponseTooLarge
+from relayd.protocols.dialect import run_steps
 from relayd.protocols.openai_chat.call_arguments import CallArguments
 
 
 def fold(*fragments: str, chars: int = 1 << 20) -> str:
     arguments = CallArguments(Allowance(chars))
-    return "".join([arguments.add(fragment) for fragment in fragments]) + arguments.close()
+    return "".join([run_steps(arguments.add(fragment)) for fragment in fragments]) + run_steps(arguments.close())
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,8 @@ def fold(*fragments: str, chars: int = 1 << 20) -> str:
         # a placeholder
         (["{}", '{"a":1}'], '{"a":1}'), (["{}", '{"a"', ":1}"], '{"a":1}'), (["{ }", "", ' {"a":1}'], '{"a":1}'),
         (["{", "}", '{"a":1}'], '{"a":1}'), (['{}{"a":1}'], '{"a":1}'), (["{}", "{}", '{"a":1}', '{"a":1}'], '{"a":1}'),
+        (['""', '{"a":1}'], '{"a":1}'), (['"', '"', '{"a"', ":1}"], '{"a":1}'), (["[]", '{"a":1}'], '{"a":1}'),
+        (["[ ", "]", '{"a":1}', '{"a":1}'], '{"a":1}'), (["null", "null", '{"a":1}'], '{"a":1}'), (['""'], "{}"), (["[]"], "{}"),
         (["null", '{"a":1}'], '{"a":1}'), (['null{"a":1}'], '{"a":1}'), (["{}", "{}"], "{}"), (["{}"], "{}"), (["null"], "{}"), (["nu", "ll"], "{}"),
         # everything so far, with every fragment
         (["{", '{"a', '{"a":', '{"a":1', '{"a":1}'], '{"a":1}'),
@@ -132,9 +135,9 @@ def test_growing_objects_in_changing_serialisations_end_as_the_last_one(members:
 @given(st.lists(st.sampled_from(["{}", "{", "}", '{"a":', '"', "1", "null", " ", '{"a":1}', ","]), max_size=12))
 def test_whatever_comes_a_complete_object_is_json(fragments: list[str]) -> None:
     arguments = CallArguments(Allowance())
-    out = "".join(map(arguments.add, fragments))
+    out = "".join([run_steps(arguments.add(fragment)) for fragment in fragments])
     try:
-        out += arguments.close()
+        out += run_steps(arguments.close())
     except ResponseTooLarge:
         return
     if arguments.is_complete and "," not in "".join(fragments):
@@ -164,3 +167,61 @@ def test_a_hostile_text_takes_linear_work(unit: str) -> None:
             fold(*fragments, chars=1 << 26)
         except ResponseTooLarge:
             pass
+
+
+def pieces_of(text: str, sizes: list[int]) -> list[str]:
+    """A text in pieces of these sizes, over and over."""
+    found: list[str] = []
+    at = 0
+    while at < len(text):
+        size = sizes[len(found) % len(sizes)]
+        found.append(text[at : at + size])
+        at += size
+    return found
+
+
+@pytest.mark.parametrize("again", ['{"path": "/tmp/a b", "n": 1}', '{ "path" : "/tmp/a b" , "n":1 }', '{"n":1,"path":"/tmp\\/a b"}', '{\n "n": 1,\n "path": "/tmp/a\\u0020b"}'])
+@pytest.mark.parametrize("sizes", [[1], [2], [3], [1, 5, 2], [7], [40]])
+@pytest.mark.parametrize("cut", ['{', '{"path', '{"path"', '{"path":"', '{"path":"/tmp/a', '{"path":"/tmp/a b"', '{"path":"/tmp/a b","n'])
+def test_an_open_object_that_begins_again_in_small_pieces_is_that_object(cut: str, sizes: list[int], again: str) -> None:
+    assert json.loads(fold(*pieces_of(cut, [4]), *pieces_of(again, sizes))) == {"path": "/tmp/a b", "n": 1}
+
+
+@given(OBJECTS.filter(lambda value: len(value) > 0 and all(key and key[0] not in ',:]} ' for key in value)), st.integers(1, 60), st.integers(0, 11), st.integers(0, 11),
+       st.lists(st.integers(1, 9), min_size=1, max_size=4))  # fmt: skip
+def test_an_object_that_begins_again_is_never_joined_to_another_one(value: dict[str, Any], cut: int, one: int, other: int, sizes: list[int]) -> None:
+    begun, again = other_text(value, one)[:cut], other_text(value, other)
+    try:
+        found = fold(*pieces_of(begun, sizes), *pieces_of(again, sizes))
+    except ResponseTooLarge:
+        return
+    try:
+        joined = json.loads(found)
+    except ValueError:
+        return  # the client sees that the text is no object
+    assert joined == value
+
+
+def test_an_object_that_begins_again_where_one_may_nest_fails_the_call() -> None:
+    for fragments in (('{"a":', "{", '"a"', ":1", "}"), ('{"a":[', "{", '"a":[1]}'), ('{"a":1,"b":', "{", '"a":1,"b":2}')):
+        with pytest.raises(ResponseTooLarge, match="began the arguments"):
+            fold(*fragments)
+        arguments = CallArguments(Allowance())
+        out = "".join([run_steps(arguments.add(fragment)) for fragment in fragments])
+        assert out + run_steps(arguments.close(is_cut=True)) == "".join(fragments)
+    with pytest.raises(ResponseTooLarge, match="two different"):
+        fold('{"a":"x', "{", '"a"', ':"y"', "}")
+
+
+@pytest.mark.parametrize("text", [
+    '{"code":"if x {"}', '{"code":"a {","b":{"c":"{"}}', '{"code":"{\\"a\\": 1}"}', '{"a":{"a":{"a":1}},"b":[{"a":1},{"a":"{"}]}', '{"a":"{}","b":"{ }"}',
+    '{"a":["{",{"b":"{"}],"c":"{ x"}', '{"a":"}{"}', '{"a":"{\\n"}',
+])  # fmt: skip
+@pytest.mark.parametrize("sizes", [[1], [2], [3], [1, 4], [5, 1]])
+def test_brackets_in_strings_and_nested_objects_are_pieces(text: str, sizes: list[int]) -> None:
+    assert fold(*pieces_of(text, sizes)) == text
+
+
+def test_text_that_is_no_object_reaches_the_client_as_it_is() -> None:
+    for fragments in (('{"code":"x ', '{"y"', ": 1", "}", '"}'), ('{"a":{"b":1', "}"), ('{"a" 1', "{", "}")):
+        assert fold(*fragments) == "".join(fragments)

@@ -193,6 +193,13 @@ def test_no_other_finish_reason_is_a_clean_end(finish: str, calls: bool, whole: 
     assert not any(isinstance(event, Finish) for event in events)
 
 
+@pytest.mark.parametrize("finish", [5, True, {"type": "stop"}, ["stop"], 1.5])
+def test_a_finish_reason_that_is_no_text_is_no_clean_end(finish: Any) -> None:
+    for answer in (frames(chunk({"content": "x"}), chunk({}, finish)), plain({"content": "x"}, finish)):
+        failure = run(answer)[-1]
+        assert isinstance(failure, Failure) and f"of type {type(finish).__name__}" in failure.message
+
+
 def test_the_matched_stop_string_is_preserved() -> None:
     one = chunk({}, "stop")
     one["choices"][0]["stop_reason"] = "###"
@@ -272,19 +279,28 @@ def test_an_end_with_a_finish_reason_or_with_done_is_well() -> None:
 @pytest.mark.parametrize(
     "stream",
     [frames(), frames({"id": "x", "model": "m", "choices": []}), frames({"choices": [], "usage": {"prompt_tokens": 1}}),
-     frames({"choices": None}), frames({"choices": []}, done=False)],
+     frames({"choices": None}), frames({"choices": []}, done=False), frames({"choices": [{}]}), frames({"choices": [None]}),
+     frames(chunk({"role": "assistant"})), frames(chunk({"role": "assistant", "content": ""}), chunk({"content": None}))],
 )  # fmt: skip
 def test_a_stream_or_body_without_a_choice_is_a_failure(stream: bytes) -> None:
     for cuts in ([], list(range(len(stream)))):
         failure = run(stream, cuts)[-1]
         assert isinstance(failure, Failure)
         assert (failure.status, failure.message) == (502, "The upstream's answer is not a chat completion.")
-    assert run(b'{"choices":[]}')[-1] == failure
+    assert run(b'{"choices":[]}')[-1] == run(b'{"choices":[{}]}')[-1] == failure
+    assert run(b'{"choices":[{"message":{"role":"assistant","content":""}}]}')[-1] == failure
 
 
 def test_done_behind_content_is_a_clean_end_however_slowly_it_comes() -> None:
     stream = frames(chunk({"content": "x"}))
     assert all(run(stream, [cut])[-2:] == [Finish("stop"), End()] for cut in range(len(stream)))
+
+
+def test_done_behind_arguments_that_are_not_whole_is_a_failure() -> None:
+    calls = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": part}} for part in ('{"a":', "1}")]
+    cut = run(frames(chunk({"tool_calls": calls[:1]})))[-1]
+    assert isinstance(cut, Failure) and "before its answer was complete" in cut.message
+    assert run(frames(chunk({"tool_calls": calls[:1]}), chunk({"tool_calls": calls[1:]})))[-1] == End()
 
 
 def test_an_end_with_neither_is_a_failure() -> None:
@@ -375,6 +391,8 @@ RAW = json.dumps({"error": {"message": "quota of the project exceeded", "code": 
         ({"error": {"code": 502, "message": "Provider returned error", "metadata": {"raw": "upstream says no"}}},
          Failure(502, "Provider returned error: upstream says no", "502")),
         ({"error": "broken", "finish_reason": "stop"}, Failure(502, "broken")),
+        ({"delta": {"error": {"message": "inside"}}, "finish_reason": "stop"}, Failure(502, "inside")),
+        ({"message": {"content": "x", "error": "inside"}, "delta": None}, Failure(502, "inside")),
         ({"error": {"code": 500}}, Failure(502, "The upstream reported an error.")),
         ({"finish_reason": "error", "native_finish_reason": "network_error"}, Failure(502, "The upstream stopped its answer: error (network_error).")),
         ({"finish_reason": "stop", "native_finish_reason": "MALFORMED_FUNCTION_CALL"},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from relayd.protocols._bounds import Allowance, ResponseTooLarge
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
+from relayd.protocols.dialect import run_steps
 from relayd.protocols.openai_chat.tool_call_assembler import MOST_ARGUMENTS_CHARS, ToolCallAssembler
 from tests.aids.memories import Kept
 
@@ -21,8 +22,8 @@ def fold(fragments: list[dict[str, Any]]) -> dict[int, tuple[str, str, str]]:
     calls = ToolCallAssembler(0, lambda: f"call_{next(numbers)}", Kept(), Allowance(MOST_ARGUMENTS_CHARS))
     events: list[Event] = []
     for fragment in fragments:
-        calls.add(fragment, 0, events, False)
-    calls.close(events)
+        run_steps(calls.add(fragment, 0, events, False))
+    run_steps(calls.close(events))
     found: dict[int, tuple[str, str, str]] = {}
     for event in events:
         if isinstance(event, ToolStart):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols._bounds import Allowance
-from relayd.protocols._tool_arguments import raw_input
 from relayd.protocols.canon import ToolDelta, ToolStart
 from relayd.protocols.openai_chat.tool_call_serializer import ToolCallSerializer
 
@@ -79,18 +77,10 @@ def test_no_call_is_opened_inside_another_and_nothing_is_lost(wanted: list[str],
             assert "".join(entry["function"]["arguments"] for entry in mine) == (text or "{}")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "raw"),
-    [('{"input":"a"}', "a"), ("plain", "plain"), ('{"input":7}', '{"input":7}'), ('"a"', "a"), ('{"inp', '{"inp'), ("", "")],
-)
-def test_arguments_that_are_no_wrapped_input_are_the_input(arguments: str, raw: str) -> None:
-    assert raw_input(arguments) == raw
-
-
-def test_the_input_of_a_custom_tool_is_unwrapped_before_the_next_call() -> None:
+def test_the_input_of_a_custom_tool_is_unwrapped_while_it_arrives() -> None:
     line = ToolCallSerializer(frozenset({"patch"}), Allowance())
     [start] = line.start(ToolStart(0, "a", "patch", signature="sig"))
     assert start["custom"] == {"name": "patch", "input": ""}
     assert start["extra_content"] == {"google": {"thought_signature": "sig"}}
-    assert list(line.add(ToolDelta(0, json.dumps({"input": "raw\n"})))) == []
-    assert list(line.start(ToolStart(1, "b", "g"))) == [{"index": 0, "custom": {"input": "raw\n"}}, START_B]
+    assert list(line.add(ToolDelta(0, json.dumps({"input": "raw\n"})))) == [{"index": 0, "custom": {"input": "raw\n"}}]
+    assert list(line.start(ToolStart(1, "b", "g"))) == [START_B]

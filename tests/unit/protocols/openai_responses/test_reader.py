@@ -96,7 +96,7 @@ def test_text_that_only_closing_events_contain_is_emitted() -> None:
     assert read_back == [TextDelta("a"), TextDelta("bc"), ToolStart(0, "c", "f"), ToolDelta(0, '{"a":1}'), Finish("tool_calls"), End()]
 
 
-ADDED = {"type": "response.output_item.added", "item": {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": ""}}
+ADDED: dict[str, Any] = {"type": "response.output_item.added", "item": {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": ""}}
 ARGUMENTS = {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": '{"a":1}'}
 BARE: dict[str, Any] = {"type": "response.output_item.done", "item": {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f"}}
 COMPLETED = {"type": "response.completed", "response": {"status": "completed", "output": []}}
@@ -120,6 +120,25 @@ def test_arguments_that_only_closing_events_contain_are_emitted_once(index: dict
     assert events_without_begin(arguments, bare, COMPLETED) == whole  # the call begins after its arguments
     assert events_without_begin(added, delta, arguments, full, COMPLETED) == [whole[0], ToolDelta(0, '{"a"'), ToolDelta(0, ":1}"), *rest]
     assert events_without_begin(added, {**arguments, "arguments": {"a": 1}}, COMPLETED) == whole
+
+
+def test_arguments_with_which_a_call_begins_count_if_no_others_follow() -> None:
+    delta = {"type": "response.function_call_arguments.delta", "item_id": "fc_1", "delta": '{"b":2}'}
+    rest = [Finish("tool_calls"), End()]
+    for early, text in (('{"a":1}', '{"a":1}'), ({"a": 1}, '{"a":1}'), ("null", "{}")):
+        added = {**ADDED, "item": {**ADDED["item"], "arguments": early}}
+        for stream in ((added,), (added, BARE)):
+            assert events_without_begin(*stream, COMPLETED) == [ToolStart(0, "c", "f"), ToolDelta(0, text), *rest]
+        assert events_without_begin(added, delta, BARE, COMPLETED) == [ToolStart(0, "c", "f"), ToolDelta(0, '{"b":2}'), *rest]
+        assert events_without_begin(added, delta, COMPLETED) == [ToolStart(0, "c", "f"), ToolDelta(0, '{"b":2}'), *rest]
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress", "something new", 5])
+def test_a_response_that_is_not_complete_is_no_clean_end(status: Any) -> None:
+    response = {"id": "r", "object": "response", "status": status, "output": []}
+    for body in (sse({"type": "response.completed", "response": response}), json.dumps(response).encode()):
+        failure = events_of(body)[-1]
+        assert isinstance(failure, Failure) and failure.status == 502 and "not complete" in failure.message
 
 
 def test_null_arguments_become_an_empty_object() -> None:

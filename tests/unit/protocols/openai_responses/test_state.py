@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relayd.protocols.canon import Begin, End, Event, Failure, Finish, TextDelta, ToolDelta, ToolStart
+from relayd.protocols.dialect import run_steps
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.renderer import ResponsesRenderer
 from relayd.stores.memory import Store
@@ -123,7 +124,10 @@ def test_a_failed_continuation_keeps_the_stored_response() -> None:
 def test_deleting_a_response_deletes_the_index_of_its_items() -> None:
     context = make_context(socket=Kept())
     first = over_websocket(HELLO, context)
-    assert state.delete_response(context, first["id"]) and not state.delete_response(context, first["id"])
+    record = run_steps(state.stored_response_steps(context, first["id"]))
+    assert record is not None
+    run_steps(state.delete_steps(context, record))
+    assert run_steps(state.stored_response_steps(context, first["id"])) is None
     assert isinstance(context.memory, Kept) and not context.memory.values
     assert refusal(context, previous_response_id=first["id"]).code == "previous_response_not_found"
 
@@ -139,4 +143,4 @@ def test_ids_cannot_be_guessed_and_have_their_prefix() -> None:
 
 
 def test_an_overlong_id_is_not_looked_up() -> None:
-    assert state.stored_response(make_context(), "x" * 1000) is None
+    assert run_steps(state.stored_response_steps(make_context(), "x" * 1000)) is None

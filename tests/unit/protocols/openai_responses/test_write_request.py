@@ -106,6 +106,15 @@ def test_a_conversation_is_items() -> None:
     ]  # fmt: skip
 
 
+def test_arguments_that_are_no_object_end_no_conversation() -> None:
+    for arguments, sent in (("null", "{}"), ('{"a":', '{"unparsed_arguments":"{\\"a\\":"}'), ('{ "a": 1 }', '{ "a": 1 }')):
+        body = written(
+            Message("user", (Text("a"),)), Message("assistant", (ToolCall("c1", "f", arguments),)),
+            Message("tool", (ToolResult("c1", (Text("x"),)),)),
+        )  # fmt: skip
+        assert body["input"][1]["arguments"] == sent
+
+
 def test_written_conversations_can_be_read_back() -> None:
     messages = (USER, Message("assistant", (Text("b"), ToolCall("c1", "f", "{}"))), Message("tool", (ToolResult("c1", (Text("x"),)),)))
     assert read(input=written(*messages)["input"]).messages == messages

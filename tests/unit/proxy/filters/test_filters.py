@@ -10,13 +10,14 @@ from relayd import clock
 from relayd.plan.plan import Target
 from relayd.protocols import _chat_usage
 from relayd.protocols.openai_chat import DIALECT
-from relayd.proxy.ai_request import AiRequest, context_of
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters import hold_first_content
 from relayd.proxy.filters.chain import chain_for, invalid_answer
 from relayd.proxy.filters.drop_usage_chunk import DropUsageChunk
 from relayd.proxy.filters.hold_first_content import HoldFirstContent
 from relayd.proxy.filters.keepalive import KeepAlive
 from relayd.proxy.filters.tap_usage import TapUsage
+from relayd.proxy.request_context import context_of
 from relayd.stores.memory import Store
 from relayd.wire.response import ResponseHead
 from tests.unit.proxy.fakes import head_for, plan_of

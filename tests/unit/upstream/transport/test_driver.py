@@ -9,6 +9,7 @@ import random
 
 import pytest
 
+from relayd.upstream.transport import driver as driver_module
 from relayd.upstream.transport.client import StreamClient
 from relayd.upstream.transport.slot import Slot
 from tests.functional.harness.message import Message, answer, chunk
@@ -87,12 +88,35 @@ async def test_a_post_right_after_an_idle_connection_ended_succeeds(client: Stre
         async with Upstream() as upstream:
             pool = pool_of(client, upstream.endpoint)
             assert (await ask(pool, b"POST", b"/warm", body=b"{}")).status == 200
-            before = pool.eof_at
             getattr(upstream.peers[-1], way)()
-            await wait_for(lambda: pool.eof_at != before)  # noqa: B023 - awaited in this turn
+            await wait_for(lambda: pool.origin in pool.driver.closed_s)  # noqa: B023 - awaited in this turn
             keeper = await ask(pool, b"POST", b"/next", body=b"{}")
             assert keeper.errno == 0 and keeper.status == 200, number
             assert len(upstream.requests) == 2
+
+
+@WAYS_TO_DIE
+async def test_a_post_of_another_upstream_at_this_address_succeeds_too(client: StreamClient, way: str) -> None:
+    """libcurl shares the connections of all pools to one origin."""
+    for number in range(5):
+        async with Upstream() as upstream:
+            pool, other = pool_of(client, upstream.endpoint), pool_of(client, upstream.endpoint)
+            assert (await ask(pool, b"POST", b"/warm", body=b"{}")).status == 200
+            getattr(upstream.peers[-1], way)()
+            await wait_for(lambda: pool.origin in pool.driver.closed_s)  # noqa: B023 - awaited in this turn
+            keeper = await ask(other, b"POST", b"/next", body=b"{}")
+            assert keeper.errno == 0 and keeper.status == 200, (number, keeper.errno)
+
+
+async def test_the_memory_of_closed_connections_is_bounded(client: StreamClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "MAX_CLOSED", 2)
+    for _ in range(5):
+        async with Upstream() as upstream:
+            pool = pool_of(client, upstream.endpoint)
+            await ask(pool)
+            upstream.peers[-1].close()
+            await wait_for(lambda: pool.origin in pool.driver.closed_s)  # noqa: B023 - awaited in this turn
+            assert len(pool.driver.closed_s) <= 2
 
 
 async def test_a_connection_is_used_again(client: StreamClient) -> None:

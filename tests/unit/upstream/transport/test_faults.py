@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 import pycurl
 import pytest
 
-from relayd.errors import KINDS
-from relayd.upstream.transport.faults import REWIND, code_of, is_unprocessed
+from relayd.errors import KINDS, Fault
+from relayd.upstream.transport.faults import (
+    NO_RESOURCES,
+    REWIND,
+    code_of,
+    is_exhaustion,
+    is_unprocessed,
+    lacks_resources,
+)
 
 
 @pytest.mark.parametrize(("code", "errnos"), [
@@ -43,3 +53,23 @@ def test_only_what_surely_sent_nothing_may_be_tried_again() -> None:
 ])
 def test_a_refusal_is_told_apart_from_a_connection_that_broke(errno: int, message: str, unprocessed: bool) -> None:
     assert is_unprocessed(errno, message) is unprocessed
+
+
+def test_a_lack_of_resources_is_relayds_own_fault_that_nothing_has_acted_on() -> None:
+    kind = KINDS[code_of(NO_RESOURCES)]
+    assert (kind.status, kind.fault, kind.retryable) == (503, Fault.RELAYD, True)
+
+
+@pytest.mark.parametrize("os_errno", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_the_kernels_word_about_its_resources_decides(os_errno: int) -> None:
+    assert lacks_resources(pycurl.E_COULDNT_CONNECT, os_errno) and is_exhaustion(OSError(os_errno, "none"))
+
+
+@pytest.mark.parametrize(("number", "os_errno"), [
+    (pycurl.E_COULDNT_CONNECT, errno.ECONNREFUSED), (pycurl.E_COULDNT_CONNECT, errno.EADDRNOTAVAIL),
+    (pycurl.E_COULDNT_RESOLVE_HOST, 0), (pycurl.E_SSL_CACERT_BADFILE, 0), (pycurl.E_RECV_ERROR, errno.ECONNRESET),
+])
+def test_an_endpoint_that_fails_while_descriptors_are_free_is_at_fault(number: int, os_errno: int) -> None:
+    assert not lacks_resources(number, os_errno)
+    assert not is_exhaustion(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    assert not is_exhaustion(socket.gaierror(socket.EAI_NONAME, "unknown"))

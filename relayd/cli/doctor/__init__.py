@@ -1,0 +1,1 @@
+"""The checks of `relayd doctor`, and what they share."""

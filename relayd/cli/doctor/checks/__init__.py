@@ -1,0 +1,1 @@
+"""One check per module; see relayd/cli/doctor/examination.py."""

@@ -1,0 +1,212 @@
+"""The charge of one exchange: what it has reserved of rates and budgets, and what it costs in the end.
+
+| end of the exchange | requests | tokens and money |
+|---|---|---|
+| no request was sent to an endpoint; the upstream failed before the client got content | none | none |
+| the endpoint refused the request (4xx), or it became a tunnel | one | none |
+| the endpoint reported its tokens, whether or not the response is complete | one | as reported |
+| a response without a report, or cut before it | one | estimated input and the text so far, at most the reservation |
+| the client left before the response, while an endpoint worked on the request | one | estimated input |
+
+A charge is settled once, in the end of its exchange. With prices, every request that may cost money has one, so that
+its record has the estimated cost too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relayd.limits import estimate
+from relayd.limits.counter import COST, REQUESTS, Amounts, Counter
+from relayd.limits.ledger import Observer, Reservation
+from relayd.limits.limit_set import Selectors
+from relayd.limits.prices import Price, Prices
+from relayd.limits.rate_queue import RateQueue
+from relayd.limits.shared_ledger import Decision, SharedReservation
+from relayd.plan.plan import Target
+from relayd.protocols.output_limit import stated_maximum
+from relayd.proxy.ai_request import AiRequest
+from relayd.proxy.cost import price_of
+from relayd.proxy.retry_loop import RetryLoop
+from relayd.telemetry.outcome import Record
+from relayd.usage import Usage
+from relayd.wire.response import ResponseHead
+
+_LEFT = ("client_gone", "client_stalled")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The tokens that a request may need. `stated` is the maximum of output tokens that it states, None without one;
+    `generates` is true if it asks for output."""
+
+    input: int = 0
+    stated: int | None = None
+    generates: bool = False
+    images: int = 0
+
+
+NO_TOKENS = Estimate()
+
+
+def estimate_of(ai_request: AiRequest | None) -> Estimate:
+    """The estimate for a request. Counting tokens costs none."""
+    if ai_request is None or ai_request.is_token_count:
+        return NO_TOKENS
+    json_body = ai_request.json_body
+    if json_body is None:
+        return Estimate(estimate.IMAGE_TOKENS) if ai_request.is_form else NO_TOKENS
+    return Estimate(
+        estimate.input_tokens(ai_request.body), stated_maximum(json_body), ai_request.is_translatable,
+        max(0, ai_request.images),
+    )
+
+
+class Asked:
+    """A reservation that was asked for in a server; `decision` is its answer."""
+
+    __slots__ = ("decision",)
+
+    def __init__(self) -> None:
+        self.decision: Decision | None = None
+
+
+class Charge:
+    """Owned by its exchange. `own` is the reservation at consumer, group and route, `upstream` that of the current
+    target. `asked` is the one that is being decided. `reserved_for` is the target by whose price `own` was reserved.
+    `response` is the head of the response that the client gets."""
+
+    __slots__ = (
+        "_prices", "asked", "cancel_timer", "deadline_s", "own", "queue", "reserved_for", "response", "selectors",
+        "tokens", "upstream",
+    )
+
+    def __init__(self, selectors: Selectors, prices: Prices | None) -> None:
+        self.selectors, self._prices = selectors, prices
+        self.tokens: Estimate | None = None  # made if a counter needs it
+        self.own: Reservation | SharedReservation | None = None
+        self.upstream: Reservation | SharedReservation | None = None
+        self.asked: Asked | None = None
+        self.reserved_for: Target | None = None
+        self.response: ResponseHead | None = None
+        self.deadline_s = -1.0  # of waiting for room, on the monotonic clock
+        self.queue: RateQueue | None = None  # in which the exchange waits now
+        self.cancel_timer: Callable[[], None] | None = None  # of waiting
+
+    def stop_timer(self) -> None:
+        """Cancel the timer of waiting."""
+        if self.cancel_timer is not None:
+            cancel, self.cancel_timer = self.cancel_timer, None
+            cancel()
+
+    # ---- amounts
+
+    def amount(self, counter: Counter, target: Target) -> int:
+        """The amount to reserve. If the request states no maximum of output tokens, the assumed one is not the reason
+        for which it can never fit."""
+        rule, tokens = counter.rule, self.tokens or NO_TOKENS
+        if rule.measure == REQUESTS:
+            return 1
+        if tokens.stated is not None:
+            return self._amount(rule.measure, tokens.input, tokens.stated, target)
+        if not tokens.generates:
+            return self._amount(rule.measure, tokens.input, 0, target)
+        assumed = self._amount(rule.measure, tokens.input, rule.estimate, target)
+        if assumed <= counter.limit:
+            return assumed
+        return max(self._amount(rule.measure, tokens.input, 0, target), counter.limit)
+
+    def _amount(self, measure: str, input_tokens: int, output_tokens: int, target: Target) -> int:
+        cost = 0
+        if measure == COST and (price := self.price(target)) is not None:
+            cost = price.most(input_tokens, output_tokens, (self.tokens or NO_TOKENS).images)
+        return Amounts(1, input_tokens, output_tokens, cost).of(measure)
+
+    def price(self, target: Target) -> Price | None:
+        """The price of the requested model at a target, None if it is unknown."""
+        if self._prices is None:
+            return None
+        public = self.selectors.model
+        return self._prices.price(target.upstream.name, target.model or public, public)
+
+    def cost(self, usage: Usage, target: Target) -> int:
+        """The cost in nano-units; 0 if the price is unknown."""
+        price = self.price(target)
+        return 0 if price is None else price.cost(usage)
+
+    # ---- the end
+
+    def settle(
+        self, record: Record, loop: RetryLoop | None, ai_request: AiRequest | None, body_complete: bool,
+        observer: Observer,
+    ) -> None:
+        """Settle all reservations by the end of the exchange. `observer` is told of warning thresholds."""
+        if loop is None or not self._counts(record, loop, body_complete):
+            self.refund()
+            return
+        usage, limited = self._tokens(record, loop, ai_request)
+        real = Amounts()
+        if usage is not None:
+            cost = record.cost_nano if record.cost_nano is not None else self.cost(usage, loop.target)
+            real = Amounts(1, usage.input, usage.output, cost)
+        for reservation in (self.own, self.upstream):
+            if reservation is not None:
+                amounts = []
+                for counter, _, held in reservation.entries:
+                    amount = 1 if counter.rule.measure == REQUESTS else real.of(counter.rule.measure)
+                    amounts.append(min(amount, held) if limited else amount)
+                for crossed, share in reservation.settle(amounts):
+                    observer.warned(crossed, share)
+
+    def record_estimate(
+        self, record: Record, loop: RetryLoop, ai_request: AiRequest | None, body_complete: bool
+    ) -> None:
+        """Record the estimated cost of an exchange that costs money, but whose tokens were not reported."""
+        prices = self._prices
+        if prices is None or ai_request is None or not ai_request.may_cost or record.cost_nano is not None:
+            return
+        if not self._counts(record, loop, body_complete):
+            return
+        usage, is_estimate = self._tokens(record, loop, ai_request)
+        if usage is None or not is_estimate:
+            return
+        record.currency = prices.currency
+        price = price_of(record, prices, ai_request, loop.target)
+        if price is not None:
+            record.cost_nano, record.cost_estimated = price.cost(usage, max(0, ai_request.images)), True
+
+    def refund(self) -> None:
+        """Take back all that is still reserved."""
+        if self.own is not None:
+            self.own.refund()
+        if self.upstream is not None:
+            self.upstream.refund()
+
+    def _counts(self, record: Record, loop: RetryLoop, body_complete: bool) -> bool:
+        """True if the exchange counts as a request."""
+        if not record.attempts:
+            return False
+        if record.status == 101:
+            return True
+        if self.response is not None:
+            return self.response.status < 500
+        if loop.last is not None:
+            response = loop.last.response
+            return response is not None and 400 <= response.status < 500
+        return record.code in _LEFT and body_complete
+
+    def _tokens(
+        self, record: Record, loop: RetryLoop, ai_request: AiRequest | None
+    ) -> tuple[Usage | None, bool]:
+        """The tokens of the exchange, None for none; and true if they are an estimate."""
+        response = self.response
+        if record.status == 101 or (response is None and loop.last is not None):
+            return None, False
+        if response is not None and response.status >= 400:
+            return None, False
+        if record.usage is not None:
+            return record.usage, False
+        characters = 0 if ai_request is None or response is None else ai_request.output_characters
+        tokens, output = self.tokens or NO_TOKENS, estimate.output_tokens(characters)
+        return Usage(input=tokens.input, output=output if tokens.stated is None else min(output, tokens.stated)), True

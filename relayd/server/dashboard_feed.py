@@ -1,0 +1,162 @@
+"""The event stream of the dashboard: the whole state once, then the changes, once a second.
+
+1. The state is read, compared and encoded once for all clients, and not at all without clients.
+2. An event has the id EPOCH-NUMBER. A browser that reconnects sends the last one (Last-Event-ID), and gets what has
+   changed since then if that is still known, else the whole state.
+3. A slow client holds at most one event in memory. It misses changes, and then gets the whole state once it has read.
+   One that reads nothing for STALLED_TICKS is disconnected.
+4. At most MAX_STREAMS streams are open, and MAX_OF_SESSION of one session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from relayd.access.sessions import Session
+from relayd.proxy.application import CompletedHandler, Handler, Responder
+from relayd.proxy.respond import Answer
+from relayd.server.dashboard_state import COLUMNS, State, difference
+
+INTERVAL_S = 1.0
+MAX_STREAMS = 50
+MAX_OF_SESSION = 6
+MAX_RECENT = 30  # differences for clients that reconnect
+MAX_RECENT_BYTES = 1 << 20
+SILENT_TICKS = 15
+STALLED_TICKS = 60
+
+
+class TooManyStreams(Exception):
+    """No further event stream is possible; `of_session`: because the session has too many."""
+
+    def __init__(self, of_session: bool) -> None:
+        super().__init__()
+        self.of_session = of_session
+
+
+class DashboardFeed:
+    """All open streams, and the timer that sends them events. One per process."""
+
+    def __init__(self, read: Callable[[], State], is_ending: Callable[[], bool]) -> None:
+        """`is_ending`: True if the process is about to end."""
+        self._read, self._is_ending = read, is_ending
+        self._streams: set[DashboardStream] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._epoch = secrets.token_hex(4)
+        self._number = 0  # of the newest state
+        self._state: State = {}
+        self._whole: bytes | None = None  # the newest state as an event
+        self._recent: deque[tuple[int, bytes]] = deque()  # differences: the number of the state that each leads to
+        self._recent_bytes = 0
+
+    def open(self, responder: Responder, head: Answer, last_id: bytes | None, session: Session | None) -> Handler:
+        """Begin a stream. `last_id` is the id of the last event that the client has. Raises TooManyStreams."""
+        if session is not None and session.streams >= MAX_OF_SESSION:
+            raise TooManyStreams(of_session=True)
+        if len(self._streams) >= MAX_STREAMS:
+            raise TooManyStreams(of_session=False)
+        if self._timer is None:
+            self._advance()
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
+        stream = DashboardStream(self, responder, session)
+        self._streams.add(stream)
+        if session is not None:
+            session.streams += 1
+        responder.head(head.response)
+        missed = self._since(last_id)
+        stream.send(b"retry: 2000\n\n" + (self._snapshot() if missed is None else missed), self._number)
+        return stream
+
+    def forget(self, stream: DashboardStream) -> None:
+        """Remove a stream that has ended."""
+        self._streams.discard(stream)
+        if not self._streams and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
+        before = self._number
+        change = self._advance()
+        for stream in list(self._streams):
+            if self._is_ending() or stream.responder.is_superseded():
+                stream.responder.end()
+            elif stream.is_behind:
+                stream.waited += 1
+                if stream.waited > STALLED_TICKS:
+                    stream.responder.fail()
+            elif stream.number == before and change:
+                stream.send(change, self._number)
+            elif stream.number != self._number:
+                stream.send(self._snapshot(), self._number)
+            else:
+                stream.silent += 1
+                if stream.silent >= SILENT_TICKS:
+                    stream.send(b":\n\n", self._number)
+
+    def _advance(self) -> bytes:
+        """Read the state. Returns the event with the changes, empty if there are none."""
+        new = self._read()
+        found = difference(self._state, new)
+        self._state = new
+        if not found:
+            return b""
+        self._number += 1
+        self._whole = None
+        event = self._event("change", found)
+        self._recent.append((self._number, event))
+        self._recent_bytes += len(event)
+        while len(self._recent) > MAX_RECENT or self._recent_bytes > MAX_RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.popleft()[1])
+        return event
+
+    def _since(self, last_id: bytes | None) -> bytes | None:
+        """The events after the one with this id; None if they are not known."""
+        epoch, separator, text = (last_id or b"").partition(b"-")
+        if not separator or epoch != self._epoch.encode() or not text.isdigit() or len(text) > 15:
+            return None
+        number = int(text)
+        if number == self._number:
+            return b""
+        if number > self._number or not self._recent or self._recent[0][0] > number + 1:
+            return None
+        return b"".join(event for leads_to, event in self._recent if leads_to > number)
+
+    def _snapshot(self) -> bytes:
+        if self._whole is None:
+            self._whole = self._event("state", {"columns": COLUMNS, "tables": self._state})
+        return self._whole
+
+    def _event(self, name: str, data: dict[str, Any]) -> bytes:
+        text = json.dumps(data, separators=(",", ":"))
+        return f"id: {self._epoch}-{self._number}\nevent: {name}\ndata: {text}\n\n".encode()
+
+
+class DashboardStream(CompletedHandler):
+    """The stream of one client. `number` is that of the state that it has, `waited` counts the ticks for which it has
+    read nothing, `silent` those without an event."""
+
+    def __init__(self, feed: DashboardFeed, responder: Responder, session: Session | None) -> None:
+        self._feed, self.responder, self._session = feed, responder, session
+        self.is_behind = False
+        self.number = self.waited = self.silent = 0
+
+    def send(self, event: bytes, number: int) -> None:
+        """Write an event that leads to the state with this number."""
+        self.number, self.silent = number, 0
+        self.is_behind = not self.responder.body(event)
+
+    def unhold(self) -> None:
+        """The client has read all that was written."""
+        self.is_behind, self.waited = False, 0
+
+    def close(self) -> None:
+        """The client has left, or its stream was ended."""
+        if self._session is not None:
+            self._session.streams -= 1
+        self._feed.forget(self)
