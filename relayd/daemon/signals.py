@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 BLOCKED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+HANDLED = (*BLOCKED, signal.SIGTERM, signal.SIGINT)
 
 
 def block_signals() -> None:
@@ -38,8 +39,16 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in (*BLOCKED, signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        """Remove the handlers, and ignore the signals from now on.
+
+        The process ends already. The default action of a repeated SIGTERM, or of the SIGUSR1 of a log rotation, would
+        change its exit status.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        for number in HANDLED:
+            loop.remove_signal_handler(number)  # restores the default action
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def _stop(self, name: str) -> None:
         repeated, self._stop_requested = self._stop_requested, True

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable
 
-from relayd.daemon.signals import Signals, block_signals
+from relayd.daemon.signals import HANDLED, Signals, block_signals
 
 
 class Received:
@@ -89,3 +89,12 @@ async def test_usr1_opens_log_files_and_usr2_ends_nothing() -> None:
     await done.wait()
     signals.remove(loop)
     assert received == ["reopen", "upgrade"]
+
+
+async def test_signals_of_a_process_that_ends_are_ignored() -> None:
+    async def test(received: Received) -> None:
+        await received.after(signal.SIGTERM)
+
+    await with_signals(test)
+    for number in HANDLED:
+        signal.raise_signal(number)  # the default action would end this process
