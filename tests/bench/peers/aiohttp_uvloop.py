@@ -18,7 +18,7 @@ async def main(port: int, upstream: str) -> None:
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
     )
 
-    async def relay(request: web.Request) -> web.StreamResponse:
+    async def relay(request: web.BaseRequest) -> web.StreamResponse:
         fields = [(name, value) for name, value in request.headers.items() if name.lower() not in SKIPPED]
         body = request.content if request.can_read_body else None
         if body is not None and request.content_length is not None:
