@@ -263,10 +263,8 @@ class Attempt:
                     slot.unfinished = True
             if not data:
                 return True
-            if (ai_request := self._ai_request) is not None:
-                ai_request.last_piece = data
-                if ai_request.first_content_s < 0:
-                    ai_request.first_content_s = clock.monotonic()
+            if self._ai_request is not None:
+                self._ai_request.record_delivery(data)
         if not writer.committed:
             self._commit(response)
         return writer.body(data)
@@ -293,10 +291,8 @@ class Attempt:
                 return
             if filter_.unfinished:
                 slot.unfinished = True
-        if data and (ai_request := self._ai_request) is not None:
-            ai_request.last_piece = data
-            if ai_request.first_content_s < 0:
-                ai_request.first_content_s = clock.monotonic()
+        if self._ai_request is not None and data:
+            self._ai_request.record_delivery(data)
         if slot.unfinished:  # the driver calls again
             if data:
                 if not self.writer.committed:

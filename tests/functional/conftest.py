@@ -57,9 +57,12 @@ def running(module_gateway: Gateway) -> Iterator[Gateway]:
 @pytest.fixture(autouse=True)
 def nothing_went_wrong_inside() -> Iterator[None]:
     yield
+    ended = [running for running in LIVE if running.process is None or running.process.poll() is not None]
+    for running in ended:  # the tests after this one need it
+        running.start()
     for running in LIVE:
-        assert running.process is not None and running.process.poll() is None, "relayd ended"
         running.check_output()
+    assert not ended, "relayd ended"
 
 
 @pytest.fixture

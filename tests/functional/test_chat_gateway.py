@@ -83,7 +83,7 @@ def asked(relay: Relay, path: str, body: Any = None, headers: dict[str, str] | N
     data = None if body is None else json.dumps(body).encode()
     made = urllib.request.Request(f"http://127.0.0.1:{relay.port}{path}", data, (headers or {}) | {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(made, timeout=15) as told:
+        with urllib.request.urlopen(made, timeout=60) as told:
             status, text = told.status, told.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -67,7 +67,7 @@ def test_what_is_explained_does_not_hold_it(relay: Relay) -> None:
             done = subprocess.run(
                 [sys.executable, "-m", "relayd", "explain", "-c", str(relay.file), "GET", f"http://h.test{path}?{name}={SECRET}&a=1",
                  "-H", f"Referer: http://x/?{name}={SECRET}", "-H", f"X-Client-Secret: {SECRET}"],
-                capture_output=True, text=True, timeout=30, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+                capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
             )
             assert done.returncode == 0, done.stderr
             assert SECRET not in done.stdout + done.stderr, name

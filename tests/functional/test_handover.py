@@ -197,7 +197,7 @@ class Manager:
         self.path = str(folder / "manager")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.store: dict[str, list[int]] = {}
         self.said: list[bytes] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,8 +166,7 @@ def test_an_import_of_ten_thousand_keys_is_known_to_the_next_request(host: Host,
 def test_the_last_use_survives_the_end_of_the_process(host: Host, upstream: Upstream) -> None:
     key = host.create("used", "--group", "paying")
     assert ask(host.relays[0], "/named", key).status == 200
-    host.relays[0].process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-    host.relays[0].stop()
+    assert host.relays[0].stop() == 0
     assert json.loads(host.keys("show", "used", "--json").stdout)["last_used"] > 0
     host.relays[0].start()
     assert ask(host.relays[0], "/named", key).status == 200

@@ -41,16 +41,19 @@ def house(tmp_path_factory: pytest.TempPathFactory, module_upstream: Upstream) -
     """One relayd with a listener of every kind."""
     folder = tmp_path_factory.mktemp("listeners")
     certs = [make_certificate(folder, name) for name in ("one.test", "two.test")]
-    ports = {name: free_port() for name in ("tls", "proxy", "trusted", "few")}
+    ports = {name: free_port() for name in ("tls", "proxy", "trusted", "few", "impatient_tls", "impatient_proxy")}
     v6 = free_port("::1")
-    listeners = {
+    listeners: dict[str, dict[str, Any]] = {
         "unix": {"address": f"unix:{folder}/front.sock", "mode": "0600", "trusted_proxies": ["unix"]},
         "six": {"address": f"[::1]:{v6}"},
-        "tls": {"address": f"127.0.0.1:{ports['tls']}", "tls": {"certificates": [{"cert": c, "key": k} for c, k in certs]}, "timeouts": {"handshake": "500ms"}},
-        "proxy": {"address": f"127.0.0.1:{ports['proxy']}", "proxy_protocol": True, "trusted_proxies": ["127.0.0.1"], "timeouts": {"handshake": "500ms"}},
+        "tls": {"address": f"127.0.0.1:{ports['tls']}", "tls": {"certificates": [{"cert": c, "key": k} for c, k in certs]}},
+        "proxy": {"address": f"127.0.0.1:{ports['proxy']}", "proxy_protocol": True, "trusted_proxies": ["127.0.0.1"]},
         "trusted": {"address": f"127.0.0.1:{ports['trusted']}", "trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]},
         "few": {"address": f"127.0.0.1:{ports['few']}", "limits": {"connections_per_peer": 3}},
     }
+    for name in ("tls", "proxy"):  # where nobody makes a handshake, which a busy machine could delay
+        address = f"127.0.0.1:{ports[f'impatient_{name}']}"
+        listeners[f"impatient_{name}"] = {**listeners[name], "address": address, "timeouts": {"handshake": "500ms"}}
     with Relay(folder / "r", module_upstream.url, {"listeners": listeners}) as relay:
         yield relay, folder, {**ports, "six": v6}, certs
 
@@ -112,7 +115,7 @@ def test_a_large_answer_passes_over_tls(house: Any, upstream: Upstream) -> None:
 def test_plain_http_on_the_tls_port_and_silence_are_let_go(house: Any, upstream: Upstream) -> None:
     relay, _, ports, _ = house
     for data in (request(), b"", b"\x16\x03"):
-        with Client(("127.0.0.1", ports["tls"])) as client:
+        with Client(("127.0.0.1", ports["impatient_tls"])) as client:
             client.send(data)
             assert client.ended()
     assert upstream.nothing_came()
@@ -177,7 +180,7 @@ def test_the_proxy_protocol_tells_who_the_client_is(name: str, split: bool, hous
                                   V2 + b"\x21\x11\x00\x04" + bytes(4), b"PROXY TCP4 1.2.3.4 1.2.3.4 99999 1\r\n"])
 def test_a_connection_without_a_valid_proxy_head_is_not_served(head: bytes, house: Any, upstream: Upstream) -> None:
     _, _, ports, _ = house
-    with Client(("127.0.0.1", ports["proxy"])) as client:
+    with Client(("127.0.0.1", ports["impatient_proxy"])) as client:
         client.send(head + request(b"/p"))
         assert client.ended()
     assert upstream.nothing_came()
@@ -185,7 +188,7 @@ def test_a_connection_without_a_valid_proxy_head_is_not_served(head: bytes, hous
 
 def test_a_proxy_head_that_never_comes_is_not_waited_for(house: Any, upstream: Upstream) -> None:
     _, _, ports, _ = house
-    with Client(("127.0.0.1", ports["proxy"])) as client:
+    with Client(("127.0.0.1", ports["impatient_proxy"])) as client:
         assert client.ended()
 
 

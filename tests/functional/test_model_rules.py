@@ -203,20 +203,20 @@ def test_a_model_of_ollama_that_everybody_may_use_is_reached(relay: Relay, upstr
         ("/api/create", b'{"model":"b","from":"cheap"}'), ("/api/generate", b'{"model":"cheap","name":"gpt-vip"}'),
     ):
         assert ask(relay, path, body, JSON).status == 200
-        assert upstream.requests.get(timeout=5).body == body
+        assert upstream.request().body == body
 
 
 def test_who_is_granted_reaches_the_model_and_its_bytes_are_untouched(relay: Relay, upstream: Upstream) -> None:
     body = b'{ "a" : {"model":"x","Model":1}, "mod\\u0065l" : "gpt-vip-1", "n":1.50 }\n'
     assert ask(relay, CHAT, body, JSON).status == 403
     assert ask(relay, CHAT, body, JSON, key=VIP).status == 200
-    assert upstream.requests.get(timeout=5).body == body
+    assert upstream.request().body == body
     for path in (GEMINI.format("%75ltra:generateContent"), GEMINI.format("ultra:generateContent")):
         assert ask(relay, path, b'{"model":"models/ultra"}', JSON, key=VIP).status == 200
-        assert upstream.requests.get(timeout=5).target == path.encode()
+        assert upstream.request().target == path.encode()
     whole = form(('name="file"; filename="a"', b"x" * 200_000), ('name="model"', b"gpt-vip"))
     assert ask(relay, FORM, whole, PARTS).status == 403 and ask(relay, FORM, whole, PARTS, key=VIP).status == 200
-    assert upstream.requests.get(timeout=5).body == whole
+    assert upstream.request().body == whole
 
 
 def test_a_path_and_a_body_may_not_name_two_models(relay: Relay, upstream: Upstream) -> None:
@@ -227,7 +227,7 @@ def test_a_path_and_a_body_may_not_name_two_models(relay: Relay, upstream: Upstr
 @pytest.mark.parametrize(("method", "body"), [("GET", b""), ("DELETE", b""), ("POST", b""), ("GET", b'{"model":"x"}'), ("POST", b'{"a":1}'), ("POST", b'{"model":""}')])
 def test_a_request_without_a_model_goes_to_the_open_rule(method: str, body: bytes, relay: Relay, upstream: Upstream) -> None:
     assert ask(relay, CHAT, body, JSON, method=method).status == 200
-    assert upstream.requests.get(timeout=5).body == body
+    assert upstream.request().body == body
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
@@ -244,14 +244,14 @@ def test_other_methods_cannot_carry_the_model_past_the_rule(method: str, relay: 
 def test_where_no_model_decides_every_byte_passes(name: str, relay: Relay, upstream: Upstream) -> None:
     for path in ("/plain" + CHAT, "/dialect" + CHAT):
         assert ask(relay, path, BODIES[name], JSON).status == 200
-        assert upstream.requests.get(timeout=5).body == BODIES[name]
+        assert upstream.request().body == BODIES[name]
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_where_no_model_decides_every_form_passes(name: str, relay: Relay, upstream: Upstream) -> None:
     for path in ("/plain" + FORM, "/dialect" + FORM):
         assert ask(relay, path, FORMS[name], PARTS).status == 200
-        assert upstream.requests.get(timeout=5).body == FORMS[name]
+        assert upstream.request().body == FORMS[name]
 
 
 def test_the_model_of_a_form_gets_its_other_name_wherever_it_stands(relay: Relay, upstream: Upstream) -> None:
@@ -260,14 +260,14 @@ def test_the_model_of_a_form_gets_its_other_name_wherever_it_stands(relay: Relay
         whole = form(*parts)
         told = ask(relay, "/by_model" + FORM, whole, PARTS)
         assert told.status == 200, told.body
-        assert upstream.requests.get(timeout=5).body == whole.replace(b"cheap", b"small")
+        assert upstream.request().body == whole.replace(b"cheap", b"small")
 
 
 def test_only_the_name_changes_in_a_large_body(relay: Relay, upstream: Upstream) -> None:
     text = json.dumps("\u20ac\U0001f600" * 100_000, ensure_ascii=False).encode()
     body = b'{"messages":[{"role":"user","content":' + text + b'}], "model" : "cheap","stream":true}\n'
     assert ask(relay, "/by_model" + CHAT, body, JSON).status == 200
-    sent = upstream.requests.get(timeout=5).body
+    sent = upstream.request().body
     assert sent == body.replace(b'"cheap"', b'"small"').replace(b'"stream":true', b'"stream":true,"stream_options":{"include_usage":true}')
 
 
@@ -315,13 +315,13 @@ def test_no_other_place_names_a_model_past_the_rule(name: str, relay: Relay, ups
 def test_where_no_model_decides_every_other_place_passes(name: str, relay: Relay, upstream: Upstream) -> None:
     path, body, fields = OTHER_PLACES[name]
     assert ask(relay, "/plain" + path, body, JSON, *fields).status == 200
-    assert upstream.requests.get(timeout=5).body == body
+    assert upstream.request().body == body
 
 
 def test_a_model_that_only_the_query_names_is_found_without_a_body(relay: Relay, upstream: Upstream) -> None:
     for key, status in ((MINE, 403), (VIP, 200)):
         assert ask(relay, "/v1/realtime?model=gpt-vip", b"", key=key, method="GET").status == status
-    assert upstream.requests.get(timeout=5).target == b"/v1/realtime?model=gpt-vip"
+    assert upstream.request().target == b"/v1/realtime?model=gpt-vip"
 
 
 def test_a_form_must_agree_with_the_query_and_the_path(relay: Relay, upstream: Upstream) -> None:
@@ -337,7 +337,7 @@ def test_an_alias_is_written_wherever_the_request_names_the_model(relay: Relay, 
     path = "/by_model/v1/openai/deployments/cheap/chat/completions?a=cheap&model=cheap"
     told = ask(relay, path, body, JSON, b"X-Model: cheap", b"X-Other: cheap")
     assert told.status == 200, told.body
-    seen = upstream.requests.get(timeout=5)
+    seen = upstream.request()
     assert seen.target == b"/v1/openai/deployments/small/chat/completions?a=cheap&model=small"
     assert seen.body == body.replace(b'"model": "cheap"', b'"model": "small"')
     assert seen.get_all("x-model") == [b"small"] and seen.get_all("x-other") == [b"cheap"]
@@ -351,9 +351,9 @@ def test_a_request_that_names_another_method_is_refused_where_the_method_decides
     assert told.status == 400
     assert upstream.requests.empty()
     assert ask(relay, "/plain" + target, b"", *fields, method="GET").status == 200
-    upstream.requests.get(timeout=5)
+    upstream.request()
     assert ask(relay, target, b"", b"X-HTTP-Method-Override: GET", method="GET").status == 200
-    upstream.requests.get(timeout=5)
+    upstream.request()
 
 
 def test_a_parameter_that_replaces_the_method_of_a_post_is_refused_where_the_method_decides(relay: Relay, upstream: Upstream) -> None:
@@ -361,7 +361,7 @@ def test_a_parameter_that_replaces_the_method_of_a_post_is_refused_where_the_met
         assert ask(relay, "/methods/a" + query, b"", method="POST", key=VIP).status == 400
     assert upstream.requests.empty()
     assert ask(relay, "/methods/a?_method=PUT", b"", method="POST", key=VIP).status == 200
-    upstream.requests.get(timeout=5)
+    upstream.request()
 
 
 @pytest.mark.parametrize("members", [

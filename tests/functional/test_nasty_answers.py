@@ -8,7 +8,6 @@ The longest turn is compared with all that relayd spent on the answer, in CPU, s
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from tests.aids.nasty_answers import ANSWERS
 from tests.aids.steps import unit_s
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import Message, answer, request
-from tests.functional.harness.relay import ROOT, Relay
-from tests.functional.harness.share import least, spent_ns
+from tests.functional.harness.relay import Relay
+from tests.functional.harness.share import Turns, least, longest_share, watching
 from tests.functional.harness.upstream import Upstream, saying
 
 MOST_SHARE = 0.2  # of the whole work for one answer, that may be done in one turn
@@ -45,9 +44,7 @@ def config(folder: Path, url: str) -> dict[str, Any]:
 def watched(tmp_path_factory: pytest.TempPathFactory, module_upstream: Upstream) -> Iterator[Relay]:
     """A relayd that keeps the time of its longest turn in a file."""
     folder = tmp_path_factory.mktemp("watched")
-    (folder / "sitecustomize.py").write_text(f"from tests.bench.turns import watch\nwatch({str(folder / 'turns')!r})\n")
-    environment = {"PYTHONPATH": f"{folder}:{ROOT}"}
-    with Relay(folder, module_upstream.url, config(folder, module_upstream.url), environment=environment) as relay:
+    with Relay(folder, module_upstream.url, config(folder, module_upstream.url), environment=watching(folder)) as relay:
         warm_up(relay, module_upstream)
         yield relay
 
@@ -61,32 +58,13 @@ def warm_up(relay: Relay, upstream: Upstream) -> None:
             assert client.answer().status == 200
 
 
-def longest_turn(relay: Relay, data: bytes) -> tuple[Message, float, float]:
-    """What was answered, the CPU seconds of the longest turn, and those of all the work."""
-    turns = relay.folder / "turns"
-    with Client(relay.address) as client:
-        client.sock.settimeout(60)
-        with open(turns, "r+b") as file:  # the file is mapped: it keeps its length
-            file.write(bytes(8))
-        begun = spent_ns(relay.pid)
-        client.send(data)
-        told = client.answer()
-        client.send(request(b"/nowhere"))  # the turn before this one has been measured
-        assert client.answer().status == 404
-        longest_s: float = struct.unpack("d", turns.read_bytes())[0]
-        return told, longest_s, (spent_ns(relay.pid) - begun) / 1e9
-
-
-def longest_share(relay: Relay, data: bytes) -> tuple[Message, float]:
-    """What was answered, and the share of the work that was done in the longest turn."""
-    told, longest_s, whole_s = longest_turn(relay, data)
-    return told, longest_s / whole_s
-
-
 def longest_units(relay: Relay, data: bytes) -> tuple[Message, float]:
     """What was answered, and the longest turn in units of tests/aids/steps.py, measured on the same machine."""
-    told, longest_s, _ = longest_turn(relay, data)
-    return told, longest_s / unit_s()
+    with Client(relay.address) as client:
+        turns = Turns(relay)
+        client.send(data)
+        told = client.answer()
+    return told, turns.measured()[0] / unit_s()
 
 
 WORDS = "lorem ipsum dolor sit amet\\n" * 300_000
@@ -140,7 +118,7 @@ def text_of(path: str, body: bytes, is_stream: bool) -> str:
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/chat/completions"])
 def test_a_large_plain_answer_is_translated_in_steps(path: str, watched: Relay, upstream: Upstream) -> None:
     upstream.script = saying(plain(MESSAGE % WORDS if path == "/v1/chat/completions" else PLAIN))
-    told, share = least(lambda: longest_share(watched, asking(path, False)), MOST_SHARE)
+    told, share = least(lambda: longest_share(watched, asking(path, False), Client.answer), MOST_SHARE)
     assert text_of(path, told.body, False) == SAID
     assert share < MOST_SHARE
 
@@ -150,7 +128,7 @@ def test_a_large_plain_answer_is_translated_in_steps(path: str, watched: Relay, 
 def test_a_large_stream_is_translated_in_steps(chunks: list[str], path: str, watched: Relay, upstream: Upstream) -> None:
     """The end of a stream of Responses repeats all of it."""
     upstream.script = saying(stream(*chunks, CHUNK % ("", '"stop"')))
-    told, share = least(lambda: longest_share(watched, asking(path, True)), MOST_SHARE)
+    told, share = least(lambda: longest_share(watched, asking(path, True), Client.answer), MOST_SHARE)
     assert text_of(path, told.body, True) == SAID
     assert share < MOST_SHARE
 
@@ -160,7 +138,7 @@ def test_a_large_stream_is_translated_in_steps(chunks: list[str], path: str, wat
 def test_many_logprobs_are_translated_in_steps(path: str, is_stream: bool, watched: Relay, upstream: Upstream) -> None:
     body = COMPLETION % ('"%s"' % ("a" * 40_000), "", LOGPROBS)
     upstream.script = saying(stream(body.replace('"message"', '"delta"')) if is_stream else plain(body))
-    told, share = least(lambda: longest_share(watched, asking(path, is_stream)), MOST_SHARE)
+    told, share = least(lambda: longest_share(watched, asking(path, is_stream), Client.answer), MOST_SHARE)
     assert text_of(path, told.body, is_stream) == "a" * 40_000
     assert share < MOST_SHARE
 
@@ -186,9 +164,8 @@ STORED = [{"type": "message", "role": "user", "content": [{"type": "input_text",
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_a_large_stored_response_is_served_in_steps(kind: str, tmp_path: Path, upstream: Upstream) -> None:
-    (tmp_path / "sitecustomize.py").write_text(f"from tests.bench.turns import watch\nwatch({str(tmp_path / 'turns')!r})\n")
     changed = {**config(tmp_path, upstream.url), "store": {"kind": "memory"} if kind == "memory" else {"kind": kind, "path": str(tmp_path / "store.sqlite")}}
-    with Relay(tmp_path, upstream.url, changed, environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as relay:
+    with Relay(tmp_path, upstream.url, changed, environment=watching(tmp_path)) as relay:
         warm_up(relay, upstream)
         upstream.script = saying(plain(COMPLETION % (json.dumps(SAID[:5_000_000]), "", "")))
         body = json.dumps({"model": "m", "input": STORED}).encode()

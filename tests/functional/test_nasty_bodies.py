@@ -1,6 +1,7 @@
 """Nasty JSON bodies before the real daemon: whatever one of them costs, nobody else waits for the whole of it.
 
-What a bystander waits for is counted in the CPU that relayd spent meanwhile, so that a busy machine changes nothing.
+A bystander waits for turns of the loop. The longest one is compared with all that relayd spent, in CPU, so that a busy
+machine changes nothing.
 """
 
 # ruff: noqa: UP031 - JSON is full of braces, which the percent sign leaves alone
@@ -11,6 +12,7 @@ import contextlib
 import json
 import struct
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,11 @@ import pytest
 from tests.functional.harness.client import Client
 from tests.functional.harness.message import answer, request
 from tests.functional.harness.relay import Relay
-from tests.functional.harness.share import least, longest_share, spent_ns
+from tests.functional.harness.share import Turns, least, longest_share, watching
 from tests.functional.harness.upstream import Upstream, saying
 
 MANY_CLIENTS = 20
-MOST_SHARE = 0.3  # of the whole work for one body, that a bystander may see in one wait
+MOST_SHARE = 0.2  # of the whole work for one body, that may be done in one turn
 
 
 def config(folder: Path, url: str) -> dict[str, Any]:
@@ -33,7 +35,6 @@ def config(folder: Path, url: str) -> dict[str, Any]:
         "upstreams": {back: {"protocol": back, "endpoints": [url]} for back in backs},
         "models": {"*": "openai_chat"},
         "routes": [
-            {"name": "bystander", "match": {"path": "/bystander"}, "upstream": "up"},
             {"name": "by_model", "match": {"prefix": "/by_model"}, "protocol": "openai_chat", "upstream": "by_model", "strip_prefix": "/by_model"},
             {"name": "messages", "match": {"path": "/v1/messages"}, "protocol": "anthropic_messages", "upstream": "openai_chat"},
             {"name": "responses", "match": {"path": "/v1/responses"}, "protocol": "openai_responses", "upstream": "anthropic_messages"},
@@ -47,7 +48,12 @@ def config(folder: Path, url: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-CONFIG = config
+@pytest.fixture(scope="module")
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relayd that keeps the time of its longest turn."""
+    folder = tmp_path_factory.mktemp("relay")
+    with Relay(folder, module_upstream.url, config(folder, module_upstream.url), environment=watching(folder)) as running:
+        yield running
 
 
 def post(path: str, body: bytes) -> bytes:
@@ -55,29 +61,28 @@ def post(path: str, body: bytes) -> bytes:
 
 
 def test_many_bodies_at_once_share_the_turns_of_the_loop(relay: Relay, upstream: Upstream) -> None:
-    """A bystander waits for a part of one body, not for a step of each of them."""
+    """A turn has a part of one body, not a step of each of them."""
     answered = []
 
     def send() -> None:
         with Client(relay.address) as client:
-            client.sock.settimeout(300)
+            client.wait_longer(600)
             client.send(post("/anthropic_messages/v1/chat/completions", ITEMS))
             answered.append(client.answer())
 
-    with Client(relay.address) as bystander:
-        begun = spent_ns(relay.pid)
+    def together() -> tuple[None, float]:
+        turns = Turns(relay)
         clients = [threading.Thread(target=send, daemon=True) for _ in range(MANY_CLIENTS)]
         for one in clients:
             one.start()
-        waits = []
-        while any(one.is_alive() for one in clients):
-            before = spent_ns(relay.pid)
-            bystander.send(request(b"/bystander"))
-            assert bystander.answer().status == 200
-            waits.append(spent_ns(relay.pid) - before)
-        one_body = (spent_ns(relay.pid) - begun) / MANY_CLIENTS
-    assert len(answered) == MANY_CLIENTS
-    assert sorted(waits)[-len(waits) // 20] < MOST_SHARE / 2 * one_body  # a few see bodies arrive, or leave
+        for one in clients:
+            one.join()
+        longest_s, whole_s = turns.measured()
+        return None, longest_s * MANY_CLIENTS / whole_s
+
+    share = least(together, MOST_SHARE / 2)[1]
+    assert len(answered) % MANY_CLIENTS == 0
+    assert share < MOST_SHARE / 2
 
 
 def status(client: Client) -> int:
@@ -119,7 +124,7 @@ def test_a_turn_of_a_socket_is_looked_at_in_steps_too(relay: Relay, upstream: Up
         return client.take(2)
 
     told, share = longest_share(relay, head + frame, first_event)
-    assert told[:1] == b"\x81" and share < 0.5  # the message itself is put together in one go
+    assert told[:1] == b"\x81" and share < MOST_SHARE
 
 
 def test_a_short_request_that_goes_on_from_a_large_conversation_is_read_in_steps(relay: Relay, upstream: Upstream) -> None:
@@ -130,7 +135,6 @@ def test_a_short_request_that_goes_on_from_a_large_conversation_is_read_in_steps
         call = {"call_id": f"c{number}"}
         items += {"type": "function_call", "name": "f", "arguments": json.dumps({"a": [1] * 2000}), **call}, {"type": "function_call_output", "output": "z" * 4000, **call}
     with Client(relay.address) as client:
-        client.sock.settimeout(60)
         client.send(post("/v1/responses", json.dumps({"model": "m", "input": items}).encode()))
         first = json.loads(client.answer().body)
     assert first["store"] is True

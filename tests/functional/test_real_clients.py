@@ -78,7 +78,7 @@ def test_curl_speaks_http_1_0(relay: Relay, upstream: Upstream) -> None:
 @pytest.fixture(scope="module")
 def sdk(relay: Relay):  # type: ignore[no-untyped-def]
     openai = pytest.importorskip("openai")
-    with openai.OpenAI(base_url=f"http://127.0.0.1:{relay.port}/v1", api_key="sdk-key", max_retries=0, timeout=10) as client:
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{relay.port}/v1", api_key="sdk-key", max_retries=0, timeout=60) as client:
         yield client
 
 
@@ -112,7 +112,7 @@ def test_the_openai_sdk_cancels_a_stream(sdk, relay: Relay, upstream: Upstream) 
         peer.wait_gone()
 
     upstream.script = script
-    with openai.OpenAI(base_url=f"http://127.0.0.1:{relay.port}/scripted", api_key="sdk-key", max_retries=0, timeout=10) as client:
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{relay.port}/scripted", api_key="sdk-key", max_retries=0, timeout=60) as client:
         stream = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         assert next(iter(stream)).choices[0].delta.content == "hi"
         stream.close()
@@ -124,7 +124,7 @@ def test_the_openai_sdk_reads_relayds_errors(relay: Relay, upstream: Upstream, t
     openai = pytest.importorskip("openai")
     change = {"upstreams": {"up": {"protocol": "openai_chat"}}, "routes": [{"name": "ai", "upstream": "up", "protocol": "openai_chat"}]}
     with Relay(tmp_path / "r", "http://127.0.0.1:1/v1", change) as broken:
-        with openai.OpenAI(base_url=f"http://127.0.0.1:{broken.port}/v1", api_key="sdk-key", max_retries=0, timeout=10) as client:
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{broken.port}/v1", api_key="sdk-key", max_retries=0, timeout=60) as client:
             with pytest.raises(openai.APIStatusError) as caught:
                 client.chat.completions.create(model="m", messages=MESSAGES)
     assert caught.value.status_code == 502 and caught.value.code == "connect_failed"

@@ -422,7 +422,7 @@ def test_the_service_manager_is_told_of_every_phase(made: Made, folder: Path) ->
     path = str(folder / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
-        manager.settimeout(5)
+        manager.settimeout(60)
         relay = made({}, {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "200000"}).start()
         heard: list[str] = []
 

@@ -60,7 +60,7 @@ def begun(relay: Relay, clients: contextlib.ExitStack, sends: bytes) -> Client:
     client.sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         client.sock.send(sends)
-    client.sock.settimeout(20)
+    client.sock.settimeout(60)
     return client
 
 

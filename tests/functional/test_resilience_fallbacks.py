@@ -125,7 +125,8 @@ def test_each_class_of_fault_goes_where_it_is_named_and_nowhere_else(
     fault: str, upstream: Upstream, other: Upstream, pair: Callable[..., Relay]
 ) -> None:
     kind, upstream.script = FAULTS[fault]
-    relay = pair({"on": [kind], "model": "spare"}, {"timeouts": {"first_byte": "500ms"}})
+    # An answer that is late on a busy machine would be a fault of another class.
+    relay = pair({"on": [kind], "model": "spare"}, {"timeouts": {"first_byte": "500ms"}} if fault == "silent" else {})
     found = post(relay, PATH, asking(), JSON)
     assert (found.status, content(found)) == (200, "from spare")
     assert (len(upstream.heads), len(other.heads)) == (1, 1)

@@ -173,7 +173,7 @@ def test_a_get_that_stalls_before_the_answer_is_tried_elsewhere_and_a_post_is_no
 ) -> None:
     upstream.script, second.script = silent, says(b"neighbour")
     urls = [{"url": upstream.url, "priority": 0}, {"url": second.url, "priority": 1}]
-    words = {"retries": FAST, "timeouts": {"first_byte": "400ms"}, "breaker": False}
+    words = {"retries": FAST, "timeouts": {"first_byte": "1s"}, "breaker": False}
     with Relay(folder, upstream.url, of(urls, **words)) as relay:
         assert get(relay, b"/stalled").body == b"neighbour"
         assert post(relay, b"/stalled").status == 504
@@ -259,7 +259,7 @@ def test_an_answer_that_is_cut_is_tried_elsewhere_only_before_the_client_has_see
 
 def test_a_burst_of_503_opens_the_breaker_and_a_probe_closes_it_again(upstream: Upstream, folder: Path) -> None:
     upstream.script = says(b"busy", status=b"503 Service Unavailable")
-    words = {"breaker": {"failures": 4, "open_for": "1s"}}
+    words = {"breaker": {"failures": 4, "open_for": "3s"}}  # longer than the six requests need on a busy machine
     with Relay(folder, upstream.url, of([upstream.url], **words)) as relay:
         statuses = [get(relay, b"/burst") for _ in range(10)]
         assert [one.body == b"busy" for one in statuses] == [True] * 4 + [False] * 6
@@ -269,7 +269,7 @@ def test_a_burst_of_503_opens_the_breaker_and_a_probe_closes_it_again(upstream: 
         assert relay.record(path="/burst", code="no_endpoint")["outcome"] == "upstream.attempt"
         (end,) = endpoints(relay).values()
         assert (end["breaker"], end["opened"], end["available"]) == ("open", 1, False)
-        assert 0 < end["retry_in_s"] <= 1
+        assert 0 < end["retry_in_s"] <= 3
         held, go = threading.Event(), threading.Event()
 
         def proven(peer: Peer, message: Message) -> None:
@@ -296,7 +296,7 @@ def test_a_burst_of_503_opens_the_breaker_and_a_probe_closes_it_again(upstream: 
 
 def test_a_probe_that_fails_opens_it_again_for_longer(upstream: Upstream, folder: Path) -> None:
     upstream.script = says(b"ill", status=b"500 Internal Server Error")
-    words = {"breaker": {"failures": 1, "open_for": "400ms", "max_open_for": "1s"}}
+    words = {"breaker": {"failures": 1, "open_for": "1s", "max_open_for": "2500ms"}}
     with Relay(folder, upstream.url, of([upstream.url], **words)) as relay:
         spans = []
         for opening in range(1, 4):
@@ -305,8 +305,8 @@ def test_a_probe_that_fails_opens_it_again_for_longer(upstream: Upstream, folder
             assert (end["breaker"], end["opened"]) == ("open", opening)
             spans.append(end["retry_in_s"])
             until(lambda: next(iter(endpoints(relay).values()))["breaker"] == "half_open")
-        assert spans[0] <= 0.4 < spans[1] <= 0.8 or spans[0] <= 0.4 <= spans[1] <= 0.8
-        assert 0.6 <= spans[2] <= 1.0
+        assert 0 < spans[0] <= 1 < spans[1] <= 2
+        assert 2 < spans[2] <= 2.5
 
 
 def test_a_probe_whose_client_leaves_makes_room_for_the_next_one(upstream: Upstream, folder: Path) -> None:
@@ -397,7 +397,9 @@ def test_what_is_tried_again_is_what_the_operator_names(
     on: list[str], script: Any, again: bool, upstream: Upstream, folder: Path
 ) -> None:
     upstream.script = once(script, says(b"yes"))
-    words = {"retries": {"attempts": 2, "backoff": "5ms", "on": on}, "timeouts": {"first_byte": "500ms"}}
+    words: dict[str, Any] = {"retries": {"attempts": 2, "backoff": "5ms", "on": on}}
+    if script is silent:
+        words["timeouts"] = {"first_byte": "1s"}
     with Relay(folder, upstream.url, of([upstream.url], **words)) as relay:
         assert (get(relay, b"/again").body == b"yes") is again
         assert len(upstream.heads) == 1 + again
@@ -427,12 +429,12 @@ def test_an_attempt_has_a_deadline_of_its_own(upstream: Upstream, second: Upstre
     upstream.script, second.script = silent, says(b"neighbour")
     with black_hole() as hole:
         urls = [{"url": url, "priority": place} for place, url in enumerate((upstream.url, second.url))]
-        words = {"retries": {**FAST, "per_attempt": "400ms"}, "timeouts": {"first_byte": "30s", "connect": "20s"}}
+        words = {"retries": {**FAST, "per_attempt": "1s"}, "timeouts": {"first_byte": "30s", "connect": "20s"}}
         with Relay(folder, upstream.url, of(urls, **words)) as relay:
             begun = time.monotonic()
             found = get(relay, b"/slow")
             assert found.body == b"neighbour"
-            assert time.monotonic() - begun >= 0.4
+            assert time.monotonic() - begun >= 1
             assert b"first_byte_timeout" in (found.get("x-relayd-attempts") or b"")
             upstream.left.get(timeout=60)
         urls[0]["url"] = hole
@@ -440,7 +442,7 @@ def test_an_attempt_has_a_deadline_of_its_own(upstream: Upstream, second: Upstre
             begun = time.monotonic()
             found = post(relay, b"/slow")
             assert found.body == b"neighbour"
-            assert time.monotonic() - begun >= 0.4
+            assert time.monotonic() - begun >= 1
             assert b"connect_timeout" in (found.get("x-relayd-attempts") or b"")
             assert came(second) == 1
 
@@ -449,11 +451,11 @@ def test_an_attempt_that_has_its_head_has_all_the_time_it_needs(upstream: Upstre
     def script(peer: Peer, message: Message) -> None:
         peer.whole(message)
         peer.send(SSE + chunk(b"data: one\n\n"))
-        time.sleep(1.2)
+        time.sleep(1.5)  # longer than an attempt may take until its head
         peer.send(chunk(b"data: two\n\n") + b"0\r\n\r\n")
 
     upstream.script = script
-    with Relay(folder, upstream.url, of([upstream.url], retries={**FAST, "per_attempt": "300ms"})) as relay:
+    with Relay(folder, upstream.url, of([upstream.url], retries={**FAST, "per_attempt": "1s"})) as relay:
         found = get(relay, b"/long")
         assert (found.complete, found.body) == (True, b"data: one\n\ndata: two\n\n")
 
@@ -461,14 +463,14 @@ def test_an_attempt_that_has_its_head_has_all_the_time_it_needs(upstream: Upstre
 def test_the_total_deadline_stands_over_all_attempts(upstream: Upstream, folder: Path) -> None:
     upstream.script = silent
     words = {
-        "retries": {"attempts": 20, "backoff": "5ms", "per_attempt": "250ms"}, "timeouts": {"total": "1200ms"},
+        "retries": {"attempts": 20, "backoff": "5ms", "per_attempt": "750ms"}, "timeouts": {"total": "3600ms"},
         "breaker": False,
     }
     with Relay(folder, upstream.url, of([upstream.url], **words)) as relay:
         begun = time.monotonic()
         found = get(relay, b"/slow")
         assert found.status == 504
-        assert time.monotonic() - begun >= 0.9
+        assert time.monotonic() - begun >= 2.7
         record = relay.record(path="/slow")
         assert 2 <= record["attempts"] <= 6
         assert record["code"] in ("total_timeout", "first_byte_timeout")

@@ -37,7 +37,7 @@ from tests.functional.harness.upstream import Peer, Upstream, hello
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 ILL = says(b"ill", status=b"500 Internal Server Error")
-OFTEN = {"path": "/health", "interval": "100ms", "timeout": "300ms", "healthy": 1, "unhealthy": 2}
+OFTEN = {"path": "/health", "interval": "100ms", "timeout": "30s", "healthy": 1, "unhealthy": 2}
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_reload_that_changes_addresses_keeps_those_that_stay_and_lets_the_gone
             peer.send(answer(b"first"))
             return
         peer.send(SSE + chunk(b"data: 1\n\n"))
-        go.wait(10)
+        go.wait(60)
         peer.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
 
     upstream.script = stream
@@ -295,7 +295,7 @@ def test_an_endpoint_behind_a_unix_socket_is_checked_there(folder: Path) -> None
 def test_a_busy_endpoint_is_not_a_sick_one(upstream: Upstream, folder: Path) -> None:
     """Its checks run out of time while it answers others: it stays. When it answers nobody any more, it goes."""
     script = Checked(upstream, b"busy")
-    with Relay(folder, upstream.url, of([upstream.url], health=OFTEN)) as relay:
+    with Relay(folder, upstream.url, of([upstream.url], health={**OFTEN, "timeout": "300ms"})) as relay:
         until(lambda: next(iter(endpoints(relay).values()))["health"] == "passing")
         script.hang = True
         seen = script.checks

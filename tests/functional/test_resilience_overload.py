@@ -149,7 +149,7 @@ def echo(peer: Peer, message: Message) -> None:
     accept = base64.b64encode(hashlib.sha1((message.get("sec-websocket-key") or b"") + GUID).digest())
     lines = [b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Accept: " + accept]
     peer.send(b"\r\n".join([*lines, b"", b""]))
-    while data := peer.read_some(20):
+    while data := peer.read_some():
         peer.send(data)
 
 

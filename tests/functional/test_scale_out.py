@@ -93,6 +93,12 @@ class Streaming:
     def __init__(self) -> None:
         self.end, self.began = threading.Event(), threading.Event()
 
+    def __enter__(self) -> Streaming:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+        self.end.set()
+
     def __call__(self, peer: Peer, message: Message) -> None:
         if self.began.is_set():
             hello(peer, message)
@@ -126,7 +132,11 @@ def module_balancer(relays: list[Relay], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def balancer(module_balancer: HaProxy, upstream: Upstream) -> HaProxy:
+def balancer(module_balancer: HaProxy, relays: list[Relay], upstream: Upstream) -> HaProxy:
+    """HAProxy before two machines in service, whatever a test that failed has left of them."""
+    for name, relay in zip(("one", "two"), relays, strict=True):
+        relay.restore()
+        module_balancer.command(f"set server relayd/{name} state ready")
     until(lambda: module_balancer.is_up("one") and module_balancer.is_up("two"), what="both machines")
     return module_balancer
 
@@ -156,7 +166,7 @@ def test_a_rolling_restart_with_drained_machines_loses_nothing(
     balancer: HaProxy, relays: list[Relay], upstream: Upstream
 ) -> None:
     upstream.script = streaming = Streaming()
-    with FromClient(balancer.address) as client:
+    with streaming, FromClient(balancer.address) as client:
         head = client.begin_stream()
         first = holder(relays)
         with Load(balancer.address) as load:
@@ -182,7 +192,7 @@ def test_a_machine_that_is_stopped_without_notice_finishes_its_streams(
     balancer: HaProxy, relays: list[Relay], upstream: Upstream
 ) -> None:
     upstream.script = streaming = Streaming()
-    with FromClient(balancer.address) as client:
+    with streaming, FromClient(balancer.address) as client:
         head = client.begin_stream()
         place = holder(relays)
         os.kill(relays[place].pid, signal.SIGTERM)
@@ -192,7 +202,7 @@ def test_a_machine_that_is_stopped_without_notice_finishes_its_streams(
         assert load.faults == []
         streaming.end.set()
         assert client.rest_of(head).complete and head.body == BODY
-    assert relays[place].stop() == 0
+    assert relays[place].ended() == 0
     relays[place].start()
 
 
@@ -200,7 +210,7 @@ def test_a_machine_that_dies_loses_only_its_requests_in_flight(
     balancer: HaProxy, relays: list[Relay], upstream: Upstream
 ) -> None:
     upstream.script = streaming = Streaming()
-    with FromClient(balancer.address) as client:
+    with streaming, FromClient(balancer.address) as client:
         head = client.begin_stream()
         place = holder(relays)
         with Load(balancer.address, clients=3) as load:
@@ -210,5 +220,5 @@ def test_a_machine_that_dies_loses_only_its_requests_in_flight(
         assert len(load.faults) <= 3, "at most one request of each client was in flight"
         assert not client.rest_of(head).complete, "a cut stream is seen to be cut"
         streaming.end.set()
-    relays[place].stop()
+    assert relays[place].ended() == -signal.SIGKILL
     relays[place].start()

@@ -31,7 +31,7 @@ from tests.functional.harness.upstream import Peer, Upstream
 STATSD = "statsd@0.9.0"
 KEPT = ROOT / ".cache/statsd"
 SCRIPT = Path("node_modules/statsd/stats.js")
-WAIT_S = 15.0
+WAIT_S = 60.0
 
 
 def eventually(look: Callable[[], Any], what: str) -> Any:
@@ -68,7 +68,7 @@ class StatsdDaemon:
     management: int
 
     def ask(self, what: str) -> dict[str, Any]:
-        with socket.create_connection(("127.0.0.1", self.management), timeout=5) as link:
+        with socket.create_connection(("127.0.0.1", self.management), timeout=60) as link:
             link.sendall(what.encode() + b"\n")
             with link.makefile() as lines:
                 text = "".join(iter(lines.readline, "END\n"))

@@ -6,10 +6,10 @@ import socket
 import ssl
 from types import TracebackType
 
-from tests.functional.harness.message import Closed, Message, Wire
+from tests.functional.harness.message import PATIENCE_S, Closed, Message, Wire
 
 
-def connect(address: tuple[str, int] | str, *, receive_buffer: int = 0, timeout_s: float = 5.0) -> socket.socket:
+def connect(address: tuple[str, int] | str, *, receive_buffer: int = 0, timeout_s: float = PATIENCE_S) -> socket.socket:
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -74,7 +74,7 @@ class Process:
         return f"http://127.0.0.1:{self.port}"
 
     def answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 60):
             return True
         return False
 
@@ -107,7 +107,7 @@ def says(name: bytes, *lines: bytes, status: bytes = b"200 OK") -> Script:
 def silent(peer: Peer, message: Message) -> None:
     """A script that reads the request and says nothing until relayd has left."""
     peer.whole(message)
-    peer.wait_gone(20)
+    peer.wait_gone()
 
 
 def once(*scripts: Script) -> Script:

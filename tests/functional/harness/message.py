@@ -67,7 +67,13 @@ class Wire:
         self.buffer = b""
         self.received = 0
         self.gone = False
+        self.patience_s = PATIENCE_S
         sock.settimeout(PATIENCE_S)
+
+    def wait_longer(self, patience_s: float) -> None:
+        """Fail later than usual, for what is much work on a busy machine."""
+        self.patience_s = patience_s
+        self.sock.settimeout(patience_s)
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -76,7 +82,7 @@ class Wire:
         """Wait for more bytes; False is the end, in whatever form it came."""
         if self.gone:
             return False
-        self.sock.settimeout(PATIENCE_S if timeout_s is None else max(0.001, timeout_s))
+        self.sock.settimeout(self.patience_s if timeout_s is None else max(0.001, timeout_s))
         try:
             data = self.sock.recv(262144)
         except TimeoutError:
@@ -85,7 +91,7 @@ class Wire:
             data = b""
         finally:
             with contextlib.suppress(OSError):
-                self.sock.settimeout(PATIENCE_S)
+                self.sock.settimeout(self.patience_s)
         self.buffer += data
         self.received += len(data)
         self.gone = not data
@@ -173,7 +179,7 @@ class Wire:
 
     def to_fin(self) -> bytes:
         """A body that ends with the connection; a reset is no end."""
-        self.sock.settimeout(PATIENCE_S)
+        self.sock.settimeout(self.patience_s)
         while True:
             data = self.sock.recv(262144)
             if not data:

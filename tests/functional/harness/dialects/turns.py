@@ -20,7 +20,7 @@ class Turns:
         client = pytest.importorskip("websockets.sync.client")
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._connecting = client.connect(
-            f"ws://127.0.0.1:{port}{path}", additional_headers=headers, proxy=None, compression=None, open_timeout=5
+            f"ws://127.0.0.1:{port}{path}", additional_headers=headers, proxy=None, compression=None, open_timeout=60
         )
 
     def __enter__(self) -> Turns:
@@ -34,7 +34,7 @@ class Turns:
         self.connection.send(json.dumps({"type": "response.create", **members}))
 
     def event(self) -> dict[str, Any]:
-        event: dict[str, Any] = json.loads(self.connection.recv(timeout=10))
+        event: dict[str, Any] = json.loads(self.connection.recv(timeout=60))
         return event
 
     def events(self) -> list[dict[str, Any]]:
