@@ -32,7 +32,7 @@ EXTRAS = {
         "acme>=2.1", "dnspython>=2.3", "PyJWT>=2.6", "redis>=4.3.4",
         "pytest", "pytest-tornasync", "pytest-xdist", "hypothesis", "h11", "httptools",
         "h2", "openai", "anthropic", "websockets", "prometheus-client", "coverage", "crossplane", "python-dotenv",
-        "opentelemetry-proto",
+        "opentelemetry-proto", "pyte",
     ],
     "lint": ["mypy", "ruff", "types-PyYAML"],
     "bench": ["aiohttp", "uvloop"],

@@ -11,7 +11,6 @@ import sys
 from typing import Any, TextIO
 
 CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
-UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
 PAINT = re.compile("\033\\[[0-9;]*m")
 
 
@@ -46,8 +45,11 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
 
 
 def plain(text: str) -> str:
-    """Untrusted text with control characters replaced, so that it cannot move the cursor or end the line."""
-    return text.translate(UNPRINTABLE)
+    """Untrusted text in which control characters, and those that reverse the direction of a text or have no width, are
+    replaced: it cannot move the cursor, end the line, or look like another text."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else " " if one.isspace() and one > "\x9f" else "?" for one in text)
 
 
 def span(seconds: float) -> str:

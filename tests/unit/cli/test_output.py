@@ -43,6 +43,8 @@ def test_colours_do_not_move_the_columns() -> None:
 
 def test_untrusted_text_cannot_move_the_cursor() -> None:
     assert plain("a\x1b[2J\x9b\r\nb\x7f") == "a?[2J???b?"
+    assert plain("\u202eevil\u200b\u2066\ud800\u2028") == "?evil??? "
+    assert plain("日本 é\u00a0\u3000x") == "日本 é  x"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(1.53, "1.5s"), (200, "3m20s"), (18120, "5h02m"), (12 * 86400 + 10800, "12d3h")])
