@@ -6,7 +6,8 @@ It speaks sd_notify(3) and sd_listen_fds(3) with the service manager and with `r
 and without it. Reason: streams cannot move to another process, and systemd restarts a service only after its main
 process has ended. The keeper is that main process; the process that it leaves behind finishes its streams.
 
-1. A successor takes over only after it has sent READY=1. If it ends before that, nothing changes.
+1. A successor takes over only after it has sent READY=1. If it ends before that, nothing changes. It may serve clients
+   before that, and so drains at a stop as the others do.
 2. A process that starts or reloads has sockets that the keeper does not hold yet. A successor or a restart waits for
    its READY=1, and a reload waits for a successor: only one change runs at a time.
 3. Before a restart (SIGUSR1, then SIGTERM) the keeper exits immediately, and its process finishes beside the next one.
@@ -52,6 +53,7 @@ class Worker:
     since: float
     ready: bool = False  # it sent READY=1 and got no command since: the keeper holds its sockets
     disconnected: bool = False  # it has closed its end; SIGCHLD follows
+    killed: bool = False  # its READY=1 may arrive all the same, and must not make it the current process
     deferred: list[tuple[bytes, list[int]]] = field(default_factory=list)  # messages of a successor before its READY=1
 
     def send_command(self, command: str) -> None:
@@ -118,7 +120,7 @@ class Keeper:
         if slow is not None and clock.monotonic() - slow.since > READY_TIMEOUT_S:
             log("warning", f"pid {slow.pid} was not ready within {READY_TIMEOUT_S:g} s")
             os.kill(slow.pid, signal.SIGKILL)
-            slow.since = float("inf")
+            slow.since, slow.killed = float("inf"), True
         if clock.monotonic() > self.kill_at:
             self.kill_at = float("inf")
             self.signal_others(signal.SIGKILL)
@@ -155,10 +157,11 @@ class Keeper:
             self.stops += 1
             if current is not None and not self.restart_pending:
                 current.send_command("stop" if self.stops == 1 else "end")
-            if self.successor is not None:
-                os.kill(self.successor.pid, signal.SIGKILL)
+            abandoned = self.abandon_successor()
             if not self.restart_pending:
                 self.signal_others(signal.SIGTERM)
+            elif abandoned is not None:
+                os.kill(abandoned.pid, signal.SIGTERM)
 
     # ---- one change at a time
 
@@ -259,6 +262,16 @@ class Keeper:
             log("info", f"pid {worker.pid} has taken over; pid {old.pid} finishes its exchanges")
         self.start_pending()
 
+    def abandon_successor(self) -> Worker | None:
+        """The service stops during an upgrade: make the successor a leaving process, which the caller signals."""
+        worker, self.successor = self.successor, None
+        if worker is not None:
+            worker.discard()
+            self.leaving[worker.pid] = worker
+            if self.current is not None:
+                self.current.send_command("refused the service stops")
+        return worker
+
     def successor_failed(self, worker: Worker, status: int) -> None:
         """The successor ended before it was ready: the current process continues."""
         self.successor = None
@@ -320,7 +333,7 @@ class Keeper:
                     self.start_pending()
             elif worker is self.successor:
                 worker.deferred.append((message, descriptors))
-                if b"READY=1" in lines:
+                if b"READY=1" in lines and not worker.killed:
                     self.promote(worker)
             else:
                 close_all(descriptors)

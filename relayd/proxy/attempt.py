@@ -43,9 +43,6 @@ SENDING, FORWARDING, READING_ERROR, ENDED = range(4)
 class AttemptOwner(BodyOwner, Protocol):
     """The creator of the attempt, which receives its result."""
 
-    def relocate(self, head: ResponseHead, attempt: Attempt) -> None:
-        """An interim response arrived; the owner may rewrite its URLs."""
-
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
         """The response is about to be committed. The owner may add fields to its head."""
 
@@ -125,8 +122,8 @@ class Attempt:
         if body.memory is not None:
             body.recount(slot)
         if slot.interim:
-            self._forward_interim(slot.interim)
-            slot.interim = []
+            interim, slot.interim = slot.interim, []
+            self.writer.interim(interim)
         if response is None:
             return
         if self._state == SENDING and not self._on_response_head(slot, response):
@@ -140,11 +137,6 @@ class Attempt:
                 slot.hold = True
         if self._upload_abandoned and self.slot is slot:
             self._finish_without_upload(slot, response)
-
-    def _forward_interim(self, heads: list[ResponseHead]) -> None:
-        for head in heads:
-            self._owner.relocate(head, self)
-        self.writer.interim(heads)
 
     def abandon_upload(self) -> bool:
         """The client will not complete the request body, but the response has started. libcurl would wait for the body
@@ -176,8 +168,8 @@ class Attempt:
             self._on_transfer_failure(slot, errno, message)
             return
         if slot.interim:
-            self._forward_interim(slot.interim)
-            slot.interim = []
+            interim, slot.interim = slot.interim, []
+            self.writer.interim(interim)
         if self._state == SENDING and not self._on_response_head(slot, response):
             return
         if self._state == READING_ERROR:
@@ -271,10 +263,8 @@ class Attempt:
                     slot.unfinished = True
             if not data:
                 return True
-            if (ai_request := self._ai_request) is not None:
-                ai_request.last_piece = data
-                if ai_request.first_content_s < 0:
-                    ai_request.first_content_s = clock.monotonic()
+            if self._ai_request is not None:
+                self._ai_request.record_delivery(data)
         if not writer.committed:
             self._commit(response)
         return writer.body(data)
@@ -301,10 +291,8 @@ class Attempt:
                 return
             if filter_.unfinished:
                 slot.unfinished = True
-        if data and (ai_request := self._ai_request) is not None:
-            ai_request.last_piece = data
-            if ai_request.first_content_s < 0:
-                ai_request.first_content_s = clock.monotonic()
+        if self._ai_request is not None and data:
+            self._ai_request.record_delivery(data)
         if slot.unfinished:  # the driver calls again
             if data:
                 if not self.writer.committed:

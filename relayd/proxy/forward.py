@@ -23,7 +23,6 @@ from relayd.proxy.ai_request import failure_answer, refused_answer
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
-from relayd.proxy.queue_time import record_wait
 from relayd.proxy.reserve import reserve_upstream
 from relayd.proxy.retry_loop import RESENDS, AttemptResult, Deliver, Retry, RetryLoop
 from relayd.proxy.tracing import trace_attempt
@@ -121,7 +120,7 @@ def deadline_s(exchange: Exchange) -> float | None:
 
 def on_permit_granted(exchange: Exchange, ticket: Ticket) -> None:
     """A queued exchange has got its permit."""
-    record_wait(exchange)
+    exchange.record_wait()
     continue_with(exchange, continue_after_permit)
 
 
@@ -133,7 +132,7 @@ def continue_after_permit(exchange: Exchange) -> None:
 
 def on_permit_refused(exchange: Exchange, ticket: Ticket, reason: str, retry_after_s: float) -> None:
     """A queued exchange timed out, or was evicted for a request of higher priority."""
-    record_wait(exchange)
+    exchange.record_wait()
     continue_with(exchange, lambda exchange: handle_no_permit(exchange, reason, retry_after_s))
 
 
@@ -180,8 +179,8 @@ def start_attempt(exchange: Exchange) -> None:
     loop, ai_request = exchange.retry_loop, exchange.ai_request
     assert loop is not None
     exchange.phase = "attempt"
-    if (trace := exchange.record.trace) is not None and trace.sampled:
-        trace.prepared_s = clock.monotonic()
+    if exchange.record.trace is not None:
+        exchange.record.trace.prepared_s = clock.monotonic()
     steps = None if ai_request is None else ai_request.preparation_steps(loop.target)
     if ai_request is None or steps is None or exchange.work(
         steps, partial(send, exchange), deferred=ai_request.is_slow_to_inspect
@@ -218,7 +217,7 @@ def send(exchange: Exchange) -> None:
     record.endpoint = lease.endpoint.label
     wire_target, fields, payload, canonical = message
     if record.trace is not None:
-        fields = trace_attempt(record, fields, head, route, target, lease, translated=canonical is not None)
+        fields = trace_attempt(record.trace, fields, head, route, target, lease, translated=canonical is not None)
     if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
         # With a body it stays plain HTTP: a tunnel has no framing, so the body would be read as the next request.
         exchange.tunnel = exchange.gateway.tunnel(exchange, lease, wire_target, fields)

@@ -106,8 +106,8 @@ def start_copy(
         mirror.end()
         return
     wire_target, fields, payload, _ = message_for(exchange, route, target, lease, ai_request, body)
-    if exchange.record.trace is not None:
-        fields = with_trace(fields, exchange.record, "", exchange.head, route)
+    if (trace := exchange.record.trace) is not None:
+        fields = with_trace(fields, trace, trace.span_id, exchange.head, route)
     length = None if payload is None else len(payload)
     if length is not None and length > FREE_BYTES:
         if not buffers.has_capacity(length):
@@ -154,9 +154,6 @@ class Mirror:
             attempt.fail(fault)
         else:
             self.schedule_check()
-
-    def relocate(self, head: ResponseHead, attempt: Attempt) -> None:
-        """The response is discarded."""
 
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
         """The response is discarded."""

@@ -1,6 +1,6 @@
 """Live events of the admin application: /events, a stream of server-sent events with the status of relayd.
 
-1. Each event is created once for all clients, in steps, and not at all without clients.
+1. Each event is created once for all clients, and not at all without clients.
 2. A slow client misses events, never holds more than one of them in memory, and gets the newest once it has read it.
 3. A stream ends when relayd drains, when another process takes over, and when a newer configuration is in force. A
    browser's EventSource reconnects, and its key is then checked by the new configuration.
@@ -13,8 +13,6 @@ from collections.abc import Callable
 
 from relayd.proxy.application import CompletedHandler, Handler, Responder, send_answer
 from relayd.proxy.respond import answer
-from relayd.proxy.steps import CallLater, Work
-from relayd.wire.json_steps import Steps
 
 INTERVAL_S = 1.0
 MAX_CLIENTS = 100
@@ -23,14 +21,9 @@ MAX_CLIENTS = 100
 class EventFeed:
     """The subscribed clients, and the timer that sends them events. One per process."""
 
-    def __init__(
-        self, status: Callable[[], Steps[bytes]], is_ending: Callable[[], bool], call_later: CallLater
-    ) -> None:
-        """`status` makes the data of an event: one line of JSON. `is_ending`: True if the process is about to end."""
-        self._status, self._is_ending, self._call_later = status, is_ending, call_later
-        self._work: Work | None = None  # makes an event
-        self._event = b""
-        self._is_due = False  # the event is for all clients, not only for new ones
+    def __init__(self, status: Callable[[], bytes], is_ending: Callable[[], bool]) -> None:
+        """`status` returns the data of an event: one line of JSON. `is_ending`: True if the process is about to end."""
+        self._status, self._is_ending = status, is_ending
         self._clients: set[EventStream] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -45,7 +38,7 @@ class EventFeed:
         stream = EventStream(self, responder)
         self._clients.add(stream)
         responder.head(whole.response)
-        self._make_event()
+        stream.send(b"retry: 1000\n\n" + self._event())
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
         return stream
@@ -56,38 +49,19 @@ class EventFeed:
         if not self._clients and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            if self._work is not None:
-                self._work.cancel()
 
-    def _make_event(self) -> None:
-        """Begin to make an event, unless one is being made."""
-        if self._work is None:
-            self._work = Work(self._event_steps(), self._call_later, self._send)
-            if self._work.turn():
-                self._send()
-
-    def _event_steps(self) -> Steps[None]:
-        try:
-            self._event = b"event: status\ndata: " + (yield from self._status()).strip() + b"\n\n"
-        finally:
-            self._work = None
-
-    def _send(self) -> None:
-        event, self._event = self._event, b""
-        is_due, self._is_due = self._is_due, False
-        for stream in list(self._clients):
-            if stream.is_new or (is_due and not stream.is_behind):
-                stream.send(event)
+    def _event(self) -> bytes:
+        return b"event: status\ndata: " + self._status().strip() + b"\n\n"
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
+        event: bytes | None = None
         for stream in list(self._clients):
             if self._is_ending() or stream.responder.is_superseded():
-                self._clients.discard(stream)
                 stream.responder.end()
-        if any(not stream.is_behind for stream in self._clients):
-            self._is_due = True
-            self._make_event()
+            elif not stream.is_behind:
+                event = event or self._event()
+                stream.send(event)
 
 
 class EventStream(CompletedHandler):
@@ -96,12 +70,10 @@ class EventStream(CompletedHandler):
     def __init__(self, feed: EventFeed, responder: Responder) -> None:
         self._feed, self.responder = feed, responder
         self.is_behind = False
-        self.is_new = True  # has got no event yet
 
     def send(self, event: bytes) -> None:
         """Write one event."""
-        first, self.is_new = self.is_new, False
-        self.is_behind = not self.responder.body(b"retry: 1000\n\n" + event if first else event)
+        self.is_behind = not self.responder.body(event)
 
     def unhold(self) -> None:
         """The next event can be written."""

@@ -2,23 +2,23 @@
 
 1. A state is plain JSON data: per table the columns, and rows by key. A row changes only if something has happened:
    ages and remaining times are sent as the time of their beginning or end, and computed by the page.
-2. Every table is bounded, and so are texts of clients (LONGEST_TEXT). A state is read and compared in steps. Texts of
-   clients and endpoints are data; the page inserts them as text, never as HTML.
+2. Every table is bounded, and so are texts of clients (LONGEST_TEXT) and the work of one reading. Texts of clients and
+   endpoints are data; the page inserts them as text, never as HTML.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from relayd import __version__, clock
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
-from relayd.server.admin_live import COMPARED, DESCRIBED, first_steps
 from relayd.server.admin_views import ProcessState, milliseconds
 from relayd.telemetry.recent import BUCKETS, FAILURE_FIELDS, INTERVAL_S, LONGEST_TEXT, RecentFailure
 from relayd.telemetry.telemetry import Telemetry
-from relayd.wire.json_steps import Steps
 
 MAX_STREAMS = 1000
 MAX_ENDPOINTS = 1000
@@ -59,22 +59,19 @@ class DashboardState:
     def __init__(self, gateway: Gateway, telemetry: Telemetry, state: ProcessState) -> None:
         self._gateway, self._telemetry, self._state = gateway, telemetry, state
 
-    def read(self) -> Steps[State]:
+    def read(self) -> State:
         """The current state."""
         wall_s = clock.wall()
-        recent = self._telemetry.recent
+        gateway, recent = self._gateway, self._telemetry.recent
         first, buckets = recent.history()
-        endpoints = yield from self._endpoints(wall_s)
-        streams = yield from self._streams()
-        gates = self._gates(wall_s)
-        yield
-        limits = yield from self._limits()
+        plan = gateway.plan
+        upstreams = () if plan is None else (one.describe() for one in plan.upstreams.values())
         return {
             "process": self._process(wall_s),
-            "streams": streams,
-            "endpoints": endpoints,
-            "gates": gates,
-            "limits": limits,
+            "streams": {one.record.id: stream_row(one) for one in self._oldest()},
+            "endpoints": self._endpoints(upstreams, wall_s),
+            "gates": self._gates(wall_s),
+            "limits": self._limits(),
             "failures": {str(one.number): failure_row(one) for one in (*recent.client_failures, *recent.failures)},
             "history": {str(first + index): list(bucket) for index, bucket in enumerate(buckets)},
             "certificates": {
@@ -89,18 +86,11 @@ class DashboardState:
             },
         }
 
-    def _streams(self) -> Steps[Table]:
+    def _oldest(self) -> list[Exchange]:
         exchanges = self._gateway.exchanges
-        oldest = tuple(exchanges)
-        if len(oldest) > MAX_STREAMS:
-            oldest = tuple((yield from first_steps(oldest, MAX_STREAMS, lambda one: one.record.started)))
-        found: Table = {}
-        for number, exchange in enumerate(oldest, 1):
-            if exchange in exchanges:  # it has not ended between two steps
-                found[exchange.record.id] = stream_row(exchange)
-            if not number % DESCRIBED:
-                yield
-        return found
+        if len(exchanges) <= MAX_STREAMS:
+            return list(exchanges)
+        return heapq.nsmallest(MAX_STREAMS, exchanges, key=lambda one: one.record.started)
 
     def _process(self, wall_s: float) -> Table:
         state, gateway = self._state, self._gateway
@@ -121,12 +111,10 @@ class DashboardState:
         }
         return {name: [value] for name, value in values.items()}
 
-    def _endpoints(self, wall_s: float) -> Steps[Table]:
+    def _endpoints(self, upstreams: Iterable[dict[str, Any]], wall_s: float) -> Table:
         found: Table = {}
         statistics = self._telemetry.recent.endpoints
-        plan = self._gateway.plan
-        for one_upstream in () if plan is None else plan.upstreams.values():
-            upstream: dict[str, Any] = yield from one_upstream.describe_steps()
+        for upstream in upstreams:
             name = upstream["name"]
             for one in upstream["endpoints"]:
                 if len(found) >= MAX_ENDPOINTS:
@@ -156,18 +144,15 @@ class DashboardState:
             ]
         return found
 
-    def _limits(self) -> Steps[Table]:
+    def _limits(self) -> Table:
         ledger = self._gateway.ledger
         now = ledger.now()
-        counters = yield from ledger.counters(MAX_VALUES)
-        found = yield from first_steps(counters, MAX_LIMITS, lambda one: -one.window.used / one.limit)
+        found = heapq.nlargest(MAX_LIMITS, ledger.counters(MAX_VALUES), key=lambda one: one.window.used / one.limit)
         names = COLUMNS["limits"]
         rows: Table = {}
-        for number, one in enumerate(found, 1):
+        for one in found:
             data = one.describe(now)
             rows[f"{data['key']} {data['value']}"] = [data[name] for name in names]
-            if not number % DESCRIBED:
-                yield
         return rows
 
 
@@ -187,7 +172,7 @@ def failure_row(failure: RecentFailure) -> Row:
     return [round(failure.wall_s, 3), failure.status, round(failure.total_s, 3), *failure.record]
 
 
-def difference(old: State, new: State) -> Steps[dict[str, Any]]:
+def difference(old: State, new: State) -> dict[str, Any]:
     """What turns one state into another: per table `rows` that are new, `set` with the changed cells of a row by the
     number of their column, and `gone` with the keys of removed rows. Empty without any."""
     found: dict[str, Any] = {}
@@ -195,9 +180,7 @@ def difference(old: State, new: State) -> Steps[dict[str, Any]]:
         before = old.get(name, {})
         added: Table = {}
         changed: dict[str, dict[str, Any]] = {}
-        for number, (key, row) in enumerate(rows.items()):
-            if not number % COMPARED:
-                yield
+        for key, row in rows.items():
             known = before.get(key)
             if known is None:
                 added[key] = row

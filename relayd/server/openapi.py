@@ -18,7 +18,6 @@ from relayd.plan.plan import Plan, PlannedRoute
 from relayd.server import pages
 from relayd.server.admin_live import ACTIONS
 from relayd.server.admin_views import JSON, AdminViews, View
-from relayd.wire.json_steps import Steps, parse_document_steps
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
@@ -46,13 +45,9 @@ DESCRIPTION = (
 )
 
 
-def document(
-    views: AdminViews, actions: Mapping[str, Callable[..., object]], plan: Plan | None
-) -> Steps[dict[str, Any]]:
+def document(views: AdminViews, actions: Mapping[str, Callable[..., object]], plan: Plan | None) -> dict[str, Any]:
     """The document. `actions` are the asynchronous actions by path."""
-    paths: dict[str, Any] = {}
-    for path, view in views.pages.items():
-        paths[path] = {"get": (yield from _view(path, view))}
+    paths: dict[str, Any] = {path: {"get": _view(path, view)} for path, view in views.pages.items()}
     for path, (media_type, text) in STREAMS.items():
         content = {media_type: {"schema": {"type": "string"}}}
         responses = {"200": _response("The stream.", content), **_errors(403, 503)}
@@ -69,7 +64,6 @@ def document(
     for front_path, operation, name in _fronts(plan):
         paths.setdefault(front_path, {"servers": [{"url": "/"}], "post": operation})
         schemas[name] = fronts()[name]["schema"]
-        yield
     return {
         "openapi": "3.1.0",
         "info": {"title": "relayd", "version": __version__, "description": DESCRIPTION},
@@ -97,13 +91,14 @@ def fronts() -> dict[str, Any]:
     return found
 
 
-def _view(path: str, view: View) -> Steps[dict[str, Any]]:
+def _view(path: str, view: View) -> dict[str, Any]:
     """A page, described by what it is now."""
-    media_type, schema = view.media_type, {"type": "string"}
-    if media_type == JSON:
-        _, _, body = yield from view.steps()
-        yield
-        schema = schema_of((yield from parse_document_steps(body)))
+    status, media_type, body = view()
+    media_type = media_type.partition(";")[0]
+    if media_type == JSON and status in (200, view.other_status):
+        schema = schema_of(json.loads(body))
+    else:
+        media_type, schema = view.media_type, {"type": "string"}
     content = {media_type: {"schema": schema}}
     responses = {"200": _response("The page.", content)}
     if view.other_status:

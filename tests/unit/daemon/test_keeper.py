@@ -235,6 +235,50 @@ def test_a_stop_is_an_order_and_a_second_one_another(scene: Scene) -> None:
     assert [scene.current.recv(99) for _ in range(3)] == [b"stop", b"end", b"reload"]
 
 
+@contextlib.contextmanager
+def draining_successor(scene: Scene) -> Iterator[subprocess.Popen[bytes]]:
+    """A successor that is a process; it ends with status 7 at a second SIGTERM, with 0 when its input ends after one."""
+    program = (
+        "import os, signal, sys\nseen = []\n"
+        "signal.signal(15, lambda *_: os._exit(7) if seen else (seen.append(1), print('draining', flush=True)))\n"
+        "print('there', flush=True)\nsys.stdin.read()\nos._exit(0 if seen else 8)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"there\n"
+        scene.keeper.successor, scene.successor = scene.worker(process.pid)
+        yield process
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"draining\n"
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_at_a_stop_a_successor_drains_even_if_it_becomes_ready_meanwhile(scene: Scene, restart: bool) -> None:
+    """It may serve clients already. Killed, and then made the current process by its READY=1, it ended the service."""
+    old = scene.keeper.current
+    with draining_successor(scene) as process:
+        scene.successor.send(b"READY=1")
+        if restart:
+            scene.keeper.on_signal(signal.SIGUSR1)
+        scene.keeper.on_signal(signal.SIGTERM)
+        assert scene.keeper.successor is None and scene.keeper.current is old
+        assert scene.orders() == ([] if restart else [b"stop"]) + [b"refused the service stops"]
+        assert scene.keeper.other_pids() == [process.pid], "it is waited for"
+
+
+def test_a_successor_that_is_ready_just_as_it_is_killed_does_not_take_over(scene: Scene) -> None:
+    old, new = scene.keeper.current, scene.keeper.successor
+    assert new is not None
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as slow:
+        new.pid = slow.pid
+        scene.keeper.step()  # it has not been ready in time
+        assert slow.wait(60) == -signal.SIGKILL
+    scene.successor.send(b"READY=1")
+    scene.keeper.receive(new)
+    assert scene.keeper.current is old
+
+
 def test_at_a_restart_the_process_leaves_and_the_keeper_exits(scene: Scene) -> None:
     scene.keeper.successor = None
     scene.keeper.on_signal(signal.SIGUSR1)
