@@ -1,6 +1,5 @@
 """Counts the instructions that relayd executes per small POST and per streamed chunk, with callgrind: on a plain route,
-on the same route with a collector of traces that samples none, and on an AI route that passes (by model, with a key of a
-consumer, usage tap, JSON log and statsd).
+and on an AI route that passes (by model, with a key of a consumer, usage tap, JSON log and statsd).
 
     python tests/bench/instructions.py [KIND ...] [TREE ...]
 
@@ -41,8 +40,7 @@ main(["run", "-c", sys.argv[2]])
 """
 BODY = b'{"model":"demo","messages":[{"role":"user","content":"Say hello to the bench, please, in one sentence."}]}'
 STREAMED = BODY[:-1] + b',"stream":true,"stream_options":{"include_usage":true}}'
-KINDS = ("post", "unsampled_post", "chunk", "ai_post", "ai_chunk")
-UNSAMPLED = '  otlp: {endpoint: "http://127.0.0.1:9", sample: 0}\n'
+KINDS = ("post", "chunk", "ai_post", "ai_chunk")
 HEAD = b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nCache-Control: no-cache\r\n"
 WHOLE = HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER.encode())
 BEGINNING = HEAD + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -97,10 +95,9 @@ def count(tree: Path, kind: str) -> int:
     """Instructions per request (kinds with `post`) or per chunk (kinds with `chunk`) of the relayd in this source tree."""
     with tempfile.TemporaryDirectory(prefix="relayd-bench-") as name:
         folder, both, port = Path(name), Both(), free_port()
-        text = (AI_RELAYD if kind.startswith("ai_") else RELAYD).format(
-            port=port, folder=folder, upstream=both.port, statsd=9, name="relayd", more="", sharing=""
+        (folder / "relayd.yaml").write_text(
+            (AI_RELAYD if kind.startswith("ai_") else RELAYD).format(port=port, folder=folder, upstream=both.port, statsd=9, name="relayd", more="", sharing="")
         )
-        (folder / "relayd.yaml").write_text(text + UNSAMPLED if kind.startswith("unsampled_") else text)
         (folder / "key").write_text("bench-0123456789abcdef")
         process = subprocess.Popen([
             "valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/callgrind",
@@ -162,7 +159,7 @@ def main() -> int:
         for tree in trees:
             number = count(tree, kind)
             first = first or number
-            sys.stdout.write(f"{kind:14} {number:9,} instructions  {number / first:5.3f}  {tree}\n")
+            sys.stdout.write(f"{kind:8} {number:9,} instructions  {number / first:5.3f}  {tree}\n")
             sys.stdout.flush()
     return 0
 

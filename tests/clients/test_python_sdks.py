@@ -45,13 +45,13 @@ def base(running: Gateway) -> str:
 
 @pytest.fixture
 def chat(base: str) -> Iterator[Any]:
-    with module("openai").OpenAI(base_url=base + "/v1", api_key="k", max_retries=0, timeout=20) as client:
+    with module("openai").OpenAI(base_url=base + "/v1", api_key="k", max_retries=0, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def claude(base: str) -> Iterator[Any]:
-    with module("anthropic").Anthropic(base_url=base, api_key="k", max_retries=0, timeout=20) as client:
+    with module("anthropic").Anthropic(base_url=base, api_key="k", max_retries=0, timeout=60) as client:
         yield client
 
 

@@ -82,6 +82,8 @@ class Load:
                         break
                     name = json.loads(answer.body)["name"] if answer.status == 200 else answer.body.decode("latin-1")
                     self.seen[answer.status, name] += 1
+                    if answer.get("connection") == b"close":  # after the number of requests that a connection may have
+                        break
 
     def __enter__(self) -> Load:
         for thread in self._threads:

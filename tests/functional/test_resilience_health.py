@@ -350,23 +350,29 @@ async def stream_reader(address: Any, opened: list[int]) -> None:
 
 
 PROBE = """
-import json, socket, sys, time
-waits = []
-for _ in range(int(sys.argv[2])):
-    begun = time.monotonic()
+import json, os, socket, sys, time
+
+def spent_s(tasks):
+    return sum(int(open(f"{tasks}/{task}/schedstat").read().split()[0]) for task in os.listdir(tasks)) / 1e9
+
+path, count, tasks, waits = sys.argv[1], int(sys.argv[2]), f"/proc/{sys.argv[3]}/task", []
+for _ in range(count):
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(sys.argv[1])
+        before = spent_s(tasks)
+        client.connect(path)
         client.sendall(b"GET /health HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
         assert b" 200 " in client.recv(65536)
-    waits.append(time.monotonic() - begun)
-    time.sleep(0.02)
+        waits.append(spent_s(tasks) - before)
+    time.sleep(0.02)  # looks at a second, not at a moment
 print(json.dumps(sorted(waits)))
 """
 
 
-async def health_waits(path: str, count: int) -> list[float]:
-    """How long each of so many questions for relayd's health took; asked by a process that has nothing else to do."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", PROBE, path, str(count), stdout=subprocess.PIPE)
+async def health_waits(relay: Relay, count: int) -> list[float]:
+    """What relayd did while each of so many questions for its health was answered, in seconds of CPU, shortest first; asked
+    by a process that has nothing else to do. A busy machine makes relayd slower, but not its work more."""
+    words = (relay.admin_path, str(count), str(relay.pid))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", PROBE, *words, stdout=subprocess.PIPE)
     out, _ = await process.communicate()
     waits: list[float] = json.loads(out)
     return waits
@@ -388,7 +394,7 @@ def test_health_answers_while_every_permit_is_taken_and_thousands_of_streams_are
 
             async def crowd() -> tuple[list[float], list[float]]:
                 opened = [0]
-                idle = await health_waits(relay.admin_path, 20)
+                idle = await health_waits(relay, 20)
                 tasks = []
                 for number in range(count + 100):
                     tasks.append(asyncio.create_task(stream_reader(relay.address, opened)))
@@ -399,7 +405,7 @@ def test_health_answers_while_every_permit_is_taken_and_thousands_of_streams_are
                     for task in tasks:
                         assert not task.done(), task.exception() or "a stream has ended"
                     await asyncio.sleep(0.1)
-                waits = await health_waits(relay.admin_path, 50)
+                waits = await health_waits(relay, 50)
                 gates = json.loads(await asyncio.to_thread(lambda: relay.admin("/queue")[1]))["gates"]
                 assert (gates[0]["in_flight"], gates[0]["depth"]) == (count, 100)
                 for task in tasks:
@@ -408,8 +414,8 @@ def test_health_answers_while_every_permit_is_taken_and_thousands_of_streams_are
                 return idle, waits
 
             idle, waits = asyncio.run(crowd())
-            print(f"{count} streams: health p50 {waits[25] * 1000:.1f} ms, worst of 50 {waits[-1] * 1000:.1f} ms"
+            print(f"{count} streams: health p50 {waits[25] * 1000:.1f} ms, worst of 50 {waits[-1] * 1000:.1f} ms of CPU"
                   f" (idle {idle[10] * 1000:.1f} ms)")
-            assert waits[45] < max(0.05, 20 * idle[-1])  # nine of ten: the machine of the test has other work too
+            assert waits[45] < max(0.02, 20 * idle[10])  # nine of ten
             relay.wait_quiet()
             settled(relay)

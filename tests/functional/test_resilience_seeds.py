@@ -14,6 +14,7 @@ from tests.functional.harness.examples import example
 from tests.functional.harness.faults import came, get, once, post, says, settled, silent, until, upstream_of
 from tests.functional.harness.message import Message, answer, request
 from tests.functional.harness.relay import Relay
+from tests.functional.harness.share import spent_ns
 from tests.functional.harness.upstream import Peer, Upstream, saying_then_close
 from tests.functional.test_resilience_fallbacks import completion
 
@@ -130,15 +131,15 @@ def test_each_provider_has_its_own_concurrency_and_the_rest_waits(upstream: Upst
 
 
 def test_health_answers_while_every_worker_is_busy(upstream: Upstream, folder: Path) -> None:
-    """Ollama's two places taken and 40 more waiting: /health, /metrics and /ready are as quick as on an idle machine."""
+    """Ollama's two places taken and 40 more waiting: /health is as little work, in CPU, as for an idle relayd."""
     upstream.script = silent
     with Relay(folder, upstream.url, example("chat-gateway", folder, upstream.url)) as relay, ExitStack() as stack:
-        def waits(relay: Relay) -> list[float]:
+        def waits(relay: Relay) -> list[int]:
             found = []
             for _ in range(30):
-                begun = time.monotonic()
+                before = spent_ns(relay.pid)
                 assert get(relay, b"/health").status == 200
-                found.append(time.monotonic() - begun)
+                found.append(spent_ns(relay.pid) - before)
             return sorted(found)
 
         idle = waits(relay)
@@ -147,7 +148,7 @@ def test_health_answers_while_every_worker_is_busy(upstream: Upstream, folder: P
             client = stack.enter_context(Client(relay.address))
             client.send(request(b"/chat", JSON, b"Authorization: Bearer key-of-apps", method=b"POST", body=body))
         until(lambda: json.loads(relay.admin("/queue")[1])["gates"][0]["depth"] == 40)
-        assert waits(relay)[25] < max(0.05, 10 * idle[25])
+        assert waits(relay)[25] < 10 * idle[25]
         assert relay.admin("/ready")[0] == 200
 
 

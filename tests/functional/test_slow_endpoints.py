@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
@@ -60,8 +61,10 @@ class SlowEndpoint:
 
     def __exit__(self, *fault: object) -> None:
         self.closing.set()
-        self.listener.close()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # ends the thread's wait for a connection
         self.thread.join(60)
+        self.listener.close()
 
 
 def change(url: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -13,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tests.functional.harness.dialects.backend import KEY, KEY_NAME, Backend
 from tests.functional.harness.dialects.chat_backend import Chat
 from tests.functional.harness.dialects.said import Say
 from tests.functional.harness.faults import metric, reload, run, until
-from tests.functional.harness.message import request
+from tests.functional.harness.message import Closed, request
 from tests.functional.harness.relay import ROOT, Relay
 
 ONE = Decimal("0.000011") + Decimal("0.00007")  # 11 tokens of input, 7 of output, 3 of the input cached at the same price
@@ -32,7 +32,7 @@ PRICES = "currency: USD\nsmall: {input: 1, output: 10}\n"
 BODY = json.dumps({"model": "small", "messages": [{"role": "user", "content": "x"}]}).encode()
 
 
-@contextmanager
+@contextlib.contextmanager
 def relay_in(folder: Path, state: Path | None, prices: str = PRICES, **change: Any) -> Iterator[Relay]:
     """A relayd before a chat back-end, with prices and a state directory."""
     (folder / "prices.yaml").write_text(prices)
@@ -156,13 +156,10 @@ def test_a_killed_relayd_loses_at_most_one_interval(tmp_path: Path, state: Path)
     stop = threading.Event()
 
     def load(relay: Relay) -> None:
-        with relay.client() as client:
-            while not stop.is_set():
-                fields = (b"Content-Type: application/json", b"Authorization: Bearer sk-team")
-                try:
-                    message = client.ask(request(b"/v1/chat/completions", *fields, method=b"POST", body=BODY))
-                except Exception:
-                    return
+        fields = (b"Connection: close", b"Content-Type: application/json", b"Authorization: Bearer sk-team")
+        while not stop.is_set():
+            with contextlib.suppress(OSError, Closed), relay.client() as client:
+                message = client.ask(request(b"/v1/chat/completions", *fields, method=b"POST", body=BODY))
                 if message.status == 200:
                     answered.append(message.status)
 

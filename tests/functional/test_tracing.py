@@ -213,10 +213,10 @@ def test_a_collector_that_fails_harms_nobody(tmp_path: Path, collector: Collecto
         counts = [metric(relay, f"relayd_telemetry_otlp_{what}_total", signal="traces") for what in ("sent", "dropped")]
         return sum(counts) == metric(relay, "relayd_proxy_requests_total")
 
-    with Relay(tmp_path, f"http://127.0.0.1:{upstream.port}", otlp(refused_url(), timeout="500ms")) as relay:
+    with Relay(tmp_path, f"http://127.0.0.1:{upstream.port}", otlp(refused_url(), timeout="2s")) as relay:
         assert get(relay, b"/nobody").status == 200
         until(lambda: metric(relay, "relayd_telemetry_otlp_failed_total", signal="traces") >= 1)
-        reload(relay, otlp(collector.url, timeout="500ms"))
+        reload(relay, otlp(collector.url, timeout="2s"))
         for path, script in faults.items():
             collector.answers = [script]
             assert get(relay, path.encode()).status == 200

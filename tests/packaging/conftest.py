@@ -66,7 +66,7 @@ class Testbed:
     def down(self) -> None:
         for helper in self.helpers:
             helper.terminate()
-            helper.communicate(timeout=10)
+            helper.communicate(timeout=60)
         self.helpers.clear()
         self.call("down")
 

@@ -49,38 +49,48 @@ class Http2:
         self._context.set_alpn_protocols(["h2"])
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
-        self._open: list[socket.socket] = []
+        self._open: list[ssl.SSLSocket] = []
+        self._threads: list[threading.Thread] = []
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def __enter__(self) -> Http2:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+        # A thread that still waits on a closed descriptor would take the connections of the next owner of its number.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(60)
         self._socket.close()
         for sock in self._open:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(60)
+        for sock in self._open:
             sock.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                sock, _ = self._socket.accept()
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+                raw, _ = self._socket.accept()
+                sock = self._context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+                self._open.append(sock)
+                self._threads.append(threading.Thread(target=self._serve, args=(sock,), daemon=True))
+                self._threads[-1].start()
 
-    def _serve(self, raw: socket.socket) -> None:
+    def _serve(self, sock: ssl.SSLSocket) -> None:
         try:
-            sock = self._context.wrap_socket(raw, server_side=True)
+            sock.do_handshake()
         except OSError:
             return
         with self._lock:
             self.connections += 1
             number = self.connections
-            self._open.append(sock)
         Connection(self, sock, number).run()
 
 

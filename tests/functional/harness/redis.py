@@ -145,7 +145,8 @@ class Redis:
 
 
 class Sentinels:
-    """A master, a replica and three Sentinels, which fail over after half a second; a context manager."""
+    """A master, a replica and three Sentinels, which fail over after two seconds: a master of a busy machine may be silent
+    for a shorter time. A context manager."""
 
     MASTER = "shared"
 
@@ -168,7 +169,7 @@ class Sentinels:
                 file.write_text(
                     f"port {sentinel.port}\nbind 127.0.0.1\ndir {sentinel.folder}\nprotected-mode no\n"
                     f"sentinel monitor {self.MASTER} 127.0.0.1 {self.servers[0].port} 2\n"
-                    f"sentinel down-after-milliseconds {self.MASTER} 500\nsentinel failover-timeout {self.MASTER} 3000\n"
+                    f"sentinel down-after-milliseconds {self.MASTER} 2000\nsentinel failover-timeout {self.MASTER} 3000\n"
                 )
                 sentinel._run(str(file), "--sentinel")
                 sentinel._await()

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from relayd.protocols.dialect import run_steps
 from relayd.proxy.exchange import Exchange
 from relayd.server import dashboard_state
 from relayd.server.dashboard_state import COLUMNS, DashboardState, State, difference
@@ -36,11 +35,11 @@ ONE: State = {"a": {"x": [1, "p"], "y": [2, "q"]}, "b": {}}
     ({"a": ONE["a"], "b": {"k": [1]}}, {"b": {"rows": {"k": [1]}}}),
 ])
 def test_a_difference_names_new_changed_and_removed_rows(new: State, found: dict[str, Any]) -> None:
-    assert run_steps(difference(ONE, new)) == found
+    assert difference(ONE, new) == found
 
 
 def test_from_nothing_all_rows_are_new() -> None:
-    assert run_steps(difference({}, ONE)) == {"a": {"rows": ONE["a"]}}
+    assert difference({}, ONE) == {"a": {"rows": ONE["a"]}}
 
 
 async def test_the_state_has_a_cell_for_each_column_and_shows_what_happens() -> None:
@@ -63,7 +62,7 @@ async def test_the_state_has_a_cell_for_each_column_and_shows_what_happens() -> 
             buffered=lambda: 7,
         )
         gateway.exchanges.add(cast(Exchange, exchange))
-        state = run_steps(DashboardState(gateway, telemetry, views.state).read())
+        state = DashboardState(gateway, telemetry, views.state).read()
         gateway.exchanges.clear()
         assert set(state) == set(COLUMNS)
         for name, rows in state.items():
@@ -92,7 +91,7 @@ async def test_long_texts_of_clients_are_cut() -> None:
             phase="body", buffered=lambda: 0,
         )
         views.gateway.exchanges.add(cast(Exchange, exchange))
-        state = run_steps(DashboardState(views.gateway, views.telemetry, views.state).read())
+        state = DashboardState(views.gateway, views.telemetry, views.state).read()
         views.gateway.exchanges.clear()
         (row,) = state["streams"].values()
         assert row[COLUMNS["streams"].index("path")] == "/" + "p" * (LONGEST_TEXT - 1)
@@ -107,6 +106,6 @@ async def test_the_oldest_streams_are_shown_if_there_are_too_many(monkeypatch: p
                 record=record(id=str(number), started=float(number)), ai_request=None, phase="queue", buffered=lambda: 0,
             )
             views.gateway.exchanges.add(cast(Exchange, exchange))
-        state = run_steps(DashboardState(views.gateway, views.telemetry, views.state).read())
+        state = DashboardState(views.gateway, views.telemetry, views.state).read()
         views.gateway.exchanges.clear()
         assert set(state["streams"]) == {"0", "1"}

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import pytest
 
-from relayd.protocols.dialect import run_steps
 from relayd.proxy.application import LocalRequest
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin_application import AdminApplication
@@ -44,7 +43,7 @@ async def running() -> AsyncIterator[AdminViews]:
 
 
 def made(views: AdminViews, routes: str = "[{name: all, upstream: web}]") -> dict[str, Any]:
-    return run_steps(document(views, {"/reload": reload}, plan_of(f"{PLAN}routes: {routes}\n")))
+    return document(views, {"/reload": reload}, plan_of(f"{PLAN}routes: {routes}\n"))
 
 
 def asked(application: AdminApplication, method: str, path: str) -> dict[str, int]:

@@ -205,7 +205,7 @@ def in_journal(tmp_path: pathlib.Path, **changes: Any) -> dict[str, str]:
     """The fields of one record as journald receives them."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
-        journald.settimeout(5)
+        journald.settimeout(60)
         log = AccessLog("journal", native=Native(str(tmp_path / "socket")))
         log.write(record(**changes))
         log.flush()

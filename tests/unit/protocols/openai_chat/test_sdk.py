@@ -70,7 +70,7 @@ class Gateway:
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
         self.client = openai.OpenAI(
-            base_url=f"http://127.0.0.1:{self.server.server_port}/v1", api_key="k", max_retries=0, timeout=10
+            base_url=f"http://127.0.0.1:{self.server.server_port}/v1", api_key="k", max_retries=0, timeout=60
         )
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
