@@ -78,8 +78,8 @@ class SharedRates:
         assert gateway.shared is not None
         gateway.shared.on_failure = getattr(plan.config.store, "on_failure", "local")
 
-    def _later(self, step: Callable[[], None]) -> None:
-        self._gateway.call_later(0.0, step)
+    def _later(self, delay_s: float, step: Callable[[], None]) -> None:
+        self._gateway.call_later(delay_s, step)
 
     def start(self, timers: Timers) -> None:
         """Read the counters that are in use each second."""

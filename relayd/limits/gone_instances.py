@@ -7,12 +7,14 @@ not matter, and an outage of the server begins the observation anew.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from relayd.limits.shared_calls import SharedCalls, held
+from relayd.limits.shared_calls import Failed, SharedCalls, held
 
 GONE_S = 15.0
+_NAME = re.compile(rb"[0-9a-f]{16}")
 
 
 class GoneInstances:
@@ -21,18 +23,23 @@ class GoneInstances:
     def __init__(self, calls: SharedCalls, now_s: Callable[[], float]) -> None:
         self._calls, self._now_s = calls, now_s
         self._seen: dict[str, tuple[str, float]] = {}  # number, and since when it is the same
+        self.running: tuple[str, ...] = ()  # other instances that were last seen to run
         self._releasing = ""
         self.count = 0  # instances that were seen
 
     def observe(self, fields: Sequence[bytes]) -> None:
         """Take note of the numbers of all instances, and release what one has reserved that is gone."""
         now_s, seen = self._now_s(), self._seen
-        numbers = {one.decode(): number.decode() for one, number in zip(fields[::2], fields[1::2], strict=True)}
+        numbers = {
+            one.decode(): number.decode("ascii", "replace")
+            for one, number in zip(fields[::2], fields[1::2], strict=True) if _NAME.fullmatch(one)
+        }  # others were not written by relayd
         self._seen = {
             name: seen[name] if name in seen and seen[name][0] == number else (number, now_s)
             for name, number in numbers.items() if name != self._calls.instance
         }
         self.count = len(numbers)
+        self.running = tuple(name for name, (_, since_s) in self._seen.items() if now_s - since_s < GONE_S)
         if not self._releasing:
             for name, (number, since_s) in self._seen.items():
                 if now_s - since_s >= GONE_S:
@@ -40,7 +47,7 @@ class GoneInstances:
                     break
 
     def forget(self) -> None:
-        """The server was not available: begin the observation anew."""
+        """The server was not available: begin the observation anew. `running` stays."""
         self._seen.clear()
 
     def leave(self, name: str, number: str, on_left: Callable[[], None]) -> None:
@@ -53,6 +60,8 @@ class GoneInstances:
 
         def on_open(answer: Any) -> None:
             reservations = held(answer) if isinstance(answer, list) else []
+            if isinstance(answer, Failed) and name in self._seen:
+                self._seen[name] = number, self._now_s()  # others first
             if not reservations:
                 ended()
                 return

@@ -200,6 +200,10 @@ class Ledger:
         values[key] = counter
         return counter
 
+    def windows(self) -> list[Window]:
+        """All windows in memory."""
+        return list(self._known.values())
+
     def in_force(self) -> list[Counter]:
         """The counters of the plan in force."""
         return list(self._in_force.values())

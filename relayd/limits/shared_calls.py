@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from relayd.limits.counter import Counter
-from relayd.limits.shared_scripts import LEAVE, RESERVE, SETTLE, SYNC, Script
+from relayd.limits.shared_scripts import JOIN, LEAVE, RESERVE, SETTLE, SYNC, Script
 from relayd.limits.window import Span
 
 _SPANS = {"total": 0, "day": -1, "month": -2}
 _READABLE = " /=:*@,+~()"
+_LINE = re.compile(r"[0-9]+ [0-9]+ (-?[0-9]{1,15}) (.+)")
 
 Arg = int | str
 OnAnswer = Callable[[Any], None]  # gets the answer, or Failed
@@ -59,7 +61,8 @@ class Entry(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One operation of a batch: the number of a reservation, 0 for amounts that were counted locally."""
+    """One operation of a batch: the number of a reservation to end, negative to make it if the server does not have it,
+    or 0 for amounts that were counted locally."""
 
     number: int
     entries: Sequence[Entry]
@@ -134,6 +137,16 @@ def saved(fields: Sequence[bytes]) -> Saved:
     return found
 
 
+class Joined(NamedTuple):
+    """The answer of `join`: the server's time, the number of the last batch that the server has applied, the numbers of
+    this instance's reservations there, and the instances that the server waits for."""
+
+    now_ms: int
+    batch: int
+    open: list[int]
+    missing: list[bytes]
+
+
 class Held(NamedTuple):
     """A reservation of an instance that is gone: its number, and the spans and keys of its windows."""
 
@@ -142,12 +155,11 @@ class Held(NamedTuple):
 
 
 def held(answer: Sequence[bytes]) -> list[Held]:
-    """The answer of `leave`."""
+    """The answer of `leave`. Lines that cannot be read, which relayd has not written, hold nothing."""
     found = []
     for number, record in zip(answer[::2], answer[1::2], strict=True):
-        lines = [line.split(" ", 3) for line in record.decode("ascii", "replace").split("\n") if line]
-        windows = tuple((int(line[2]), line[3]) for line in lines if len(line) == 4)
-        found.append(Held(int(number), windows))
+        matches = [_LINE.fullmatch(line) for line in record.decode("ascii", "replace").split("\n")]
+        found.append(Held(int(number), tuple((int(one[1]), one[2]) for one in matches if one is not None)))
     return found
 
 
@@ -190,9 +202,17 @@ class SharedCalls:
         keys = [self._instances_key(), self._open_key(), *[self._window_key(counter) for counter in counters]]
         self.server.call(SYNC, keys, ["", self.instance, number], on_answer)
 
+    def join(self, number: int, is_complete: bool, wait_ms: int, others: Iterable[str], on_answer: OnAnswer) -> None:
+        """Ask what the server has of this instance, or report that it has everything. `others` are instances that ran
+        when the server was last available."""
+        keys = [self._instances_key(), self._open_key(), self._master_key()]
+        args: list[Arg] = ["", "", self.instance, number, int(is_complete), wait_ms, *others]
+        self.server.call(JOIN, keys, args, on_answer)
+
     def leave(self, instance: str, number: str, on_answer: OnAnswer) -> None:
         """Read what an instance holds that does not run any more; forget it if it holds nothing."""
-        self.server.call(LEAVE, [self._instances_key(), self._open_key(instance)], [instance, number], on_answer)
+        keys = [self._instances_key(), self._open_key(instance), self._master_key()]
+        self.server.call(LEAVE, keys, [instance, number], on_answer)
 
     def release(self, instance: str, reservations: Sequence[Held], on_answer: OnAnswer) -> None:
         """Take back what reservations of an instance hold."""
@@ -201,6 +221,9 @@ class SharedCalls:
 
     def _instances_key(self) -> str:
         return self.server.key("rates", "instances")
+
+    def _master_key(self) -> str:
+        return self.server.key("rates", "master")
 
     def _open_key(self, instance: str = "") -> str:
         return self.server.key("rates", "open", instance or self.instance)

@@ -8,7 +8,8 @@ one script may use them together; in a cluster they are on one node.
 |---|---|---|
 | window | hash | `at` slot of the last change, `used`, `held`, `warned`; per slot `s<slot>` used, `h<slot>` held |
 | open, by instance | hash | number of a reservation -> lines `slot held span window`; the last `batch`, `crossed` |
-| instances | hash | instance -> the number of its last `sync` |
+| instances | hash | instance -> the number of its last `sync` or `join` |
+| master | hash | `id` of the server that has this data, `until` when it waits; `w<instance>` 1 if it waits for it |
 
 A span is a length in milliseconds, 0 for `total`, -1 for `day`, -2 for `month`. An argument `now` is empty, except in
 tests.
@@ -16,8 +17,12 @@ tests.
 1. `reserve` takes all amounts or none. After `expires` it has no effect: a late one cannot follow its cancellation.
 2. `settle` applies a batch once: an instance numbers its batches, and a repeated one has no effect. An operation is a
    reservation's number with the real amounts. If the reservation is not there (released because its instance did not
-   run, or lost by a failover), the real amounts are added.
+   run, or lost by a failover), the real amounts are added. A negative number makes a reservation, without regard to
+   limits, unless it is there: one that a failover has lost, or that was decided while the server was not available.
 3. A window expires after its span with a margin; that of a total never does.
+4. `join` compares the id of the server's replication with the one in the data. If they differ, the data came from
+   another server, which may have made decisions that did not get here: no instance is ready until each that may have
+   such decisions has sent them again, or `until` has come.
 """
 
 from __future__ import annotations
@@ -82,6 +87,10 @@ local function freed(span, slot)
 end
 
 local function text(number) return string.format('%.0f', number) end
+
+local function line(w, slot, amount)
+  return text(slot) .. ' ' .. text(amount) .. ' ' .. text(w.span) .. ' ' .. w.key .. '\\n'
+end
 
 local function expire(w)
   if w.span == 0 then return end
@@ -193,7 +202,7 @@ else
     redis.call('HINCRBY', w.key, w.h, text(w.amount))
     w.used, w.held = w.used + w.amount, w.held + w.amount
     save(w)
-    record[i] = text(w.slot) .. ' ' .. text(w.amount) .. ' ' .. text(w.span) .. ' ' .. w.key .. '\\n'
+    record[i] = line(w, w.slot, w.amount)
   end
   redis.call('HSET', KEYS[1], ARGV[3], table.concat(record))
   answer = {1, now}
@@ -212,7 +221,8 @@ SETTLE = Script(
     _WINDOW
     + """
 -- KEYS: open, windows. ARGV: now, batch or '', number of windows; per window span, count of thresholds, thresholds;
--- then operations: number of the reservation or 0, count of entries, per entry window, slot, amount.
+-- then operations: number of the reservation, negative to make it, or 0, and count of entries; per entry window, slot,
+-- amount.
 -- Returns now, crossed thresholds (window, from, to, ...), per window slot, used, held (none for a repeated batch).
 if ARGV[2] ~= '' then
   local last = redis.call('HMGET', KEYS[1], 'batch', 'crossed')
@@ -232,8 +242,13 @@ end
 local operations = {}
 while at <= #ARGV do
   local number, count = ARGV[at], tonumber(ARGV[at + 1])
-  local operation = {record = number ~= '0' and redis.call('HGET', KEYS[1], number), entries = {}}
-  if operation.record then redis.call('HDEL', KEYS[1], number) end
+  local operation = {record = false, entries = {}}
+  if string.sub(number, 1, 1) == '-' then
+    operation.made = string.sub(number, 2)
+  elseif number ~= '0' then
+    operation.record = redis.call('HGET', KEYS[1], number)
+    if operation.record then redis.call('HDEL', KEYS[1], number) end
+  end
   for j = 1, count do
     local base = at + 3 * j - 1
     operation.entries[j] = {tonumber(ARGV[base]), tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2])}
@@ -274,9 +289,28 @@ local function settle(w, slot, held, amount)
   w.held, w.used, w.changed = w.held - held, w.used + amount - held, true
 end
 
+local function hold(number, entries)
+  if redis.call('HEXISTS', KEYS[1], number) == 1 then return end
+  local record = {}
+  for j, entry in ipairs(entries) do
+    local w, amount = windows[entry[1]], entry[3]
+    local slot = math.min(entry[2], w.slot)
+    if slot >= w.oldest then
+      add(w, 'h', slot, amount)
+      add(w, 's', slot, amount)
+      w.held, w.used, w.changed = w.held + amount, w.used + amount, true
+    end
+    record[j] = line(w, slot, amount)
+  end
+  redis.call('HSET', KEYS[1], number, table.concat(record))
+end
+
 for _, operation in ipairs(operations) do
   local held = {}
-  if operation.record then
+  if operation.made then
+    hold(operation.made, operation.entries)
+    operation.entries = {}
+  elseif operation.record then
     for slot, amount in string.gmatch(operation.record, '(%d+) (%d+) [^\\n]*\\n') do
       held[#held + 1] = {tonumber(slot), tonumber(amount)}
     end
@@ -321,29 +355,81 @@ SYNC = Script(
     _TIME
     + """
 -- KEYS: instances, open, windows. ARGV: now, instance, number of this call.
--- Returns now, instances and their numbers, and the fields of each window.
+-- Returns now, instances and their numbers, the last batch of this instance or 0, and the fields of each window.
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], 604800000)
 redis.call('PEXPIRE', KEYS[2], 604800000)
-local answer = {now, redis.call('HGETALL', KEYS[1])}
-for i = 3, #KEYS do answer[i] = redis.call('HGETALL', KEYS[i]) end
+local answer = {now, redis.call('HGETALL', KEYS[1]), tonumber(redis.call('HGET', KEYS[2], 'batch') or 0)}
+for i = 3, #KEYS do answer[i + 1] = redis.call('HGETALL', KEYS[i]) end
 return answer
+""",
+)
+
+JOIN = Script(
+    "join",
+    _TIME
+    + """
+-- KEYS: instances, open, master. ARGV: now, id or '', instance, number of this call, '1' if the server has everything
+-- of this instance, ms to wait for others, other instances that run.
+-- Returns now, the last batch of this instance or 0, the numbers of its reservations (none if the server has
+-- everything), and the instances that are waited for.
+local id, me, is_complete = ARGV[2], ARGV[3], ARGV[5] == '1'
+if id == '' then
+  local info = redis.pcall('INFO', 'replication')
+  id = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or '-'
+end
+redis.call('HSET', KEYS[1], me, ARGV[4])
+if redis.call('HGET', KEYS[3], 'id') ~= id then
+  redis.call('DEL', KEYS[3])
+  redis.call('HSET', KEYS[3], 'id', id, 'until', string.format('%.0f', now + ARGV[6]))
+  for _, instance in ipairs(redis.call('HKEYS', KEYS[1])) do redis.call('HSET', KEYS[3], 'w' .. instance, 1) end
+end
+local ends = redis.call('HGET', KEYS[3], 'until')
+local waits = now < tonumber(ends)
+if waits then
+  for i = 7, #ARGV do redis.call('HSETNX', KEYS[3], 'w' .. ARGV[i], 1) end
+  if is_complete then redis.call('HSET', KEYS[3], 'w' .. me, 0) end
+elseif redis.call('HLEN', KEYS[3]) > 2 then
+  redis.call('DEL', KEYS[3])
+  redis.call('HSET', KEYS[3], 'id', id, 'until', ends)
+end
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 604800000) end
+
+local missing, open = {}, {}
+if waits then
+  local fields = redis.call('HGETALL', KEYS[3])
+  for i = 1, #fields, 2 do
+    local instance = string.match(fields[i], '^w(%x+)$')
+    if instance and instance ~= me and fields[i + 1] == '1' then missing[#missing + 1] = instance end
+  end
+end
+if not is_complete then
+  for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if string.match(field, '^%d+$') then open[#open + 1] = tonumber(field) end
+  end
+end
+return {now, tonumber(redis.call('HGET', KEYS[2], 'batch') or 0), open, missing}
 """,
 )
 
 LEAVE = Script(
     "leave",
     """
--- KEYS: instances, open. ARGV: instance, its number. Returns some reservations of an instance that is gone (number,
--- record, ...). Without any it is forgotten. Returns false if it runs.
+-- KEYS: instances, open, master. ARGV: instance, its number. Returns some reservations of an instance that is gone
+-- (number, record, ...). Without any it is forgotten. Returns false if it runs.
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
 local found, open = redis.call('HSCAN', KEYS[2], 0, 'COUNT', 100), {}
 local fields, cursor = found[2], found[1]
 repeat
   for i = 1, #fields, 2 do
-    if fields[i] ~= 'batch' and fields[i] ~= 'crossed' and #open < 200 then
-      open[#open + 1] = fields[i]
-      open[#open + 1] = fields[i + 1]
+    local field = fields[i]
+    if field ~= 'batch' and field ~= 'crossed' then
+      if not string.match(field, '^[1-9]%d*$') or #field > 15 then
+        redis.call('HDEL', KEYS[2], field)
+      elseif #open < 200 then
+        open[#open + 1] = field
+        open[#open + 1] = fields[i + 1]
+      end
     end
   end
   if #open > 0 or cursor == '0' then break end
@@ -352,6 +438,7 @@ repeat
 until false
 if #open == 0 then
   redis.call('HDEL', KEYS[1], ARGV[1])
+  if redis.call('HEXISTS', KEYS[3], 'id') == 1 then redis.call('HSET', KEYS[3], 'w' .. ARGV[1], 0) end
   redis.call('PEXPIRE', KEYS[2], 86400000)
 end
 return open

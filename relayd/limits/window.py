@@ -232,6 +232,16 @@ class Window:
         self.used, self.held = sum(slots.values()), sum(held.values())
         self._slot = max(self._slot, *self._slots, *self._held) if slots or held else self._slot
 
+    def hold_only(self, held: Mapping[int, int]) -> None:
+        """Hold only these amounts by slot; what else was held is not used either. Amounts of slots that do not count
+        any more are left out."""
+        oldest = self._oldest()
+        own = {slot: amount for slot, amount in held.items() if slot >= oldest}
+        slots = {slot: amount - self._held.get(slot, 0) for slot, amount in self._slots.items()}
+        for slot, amount in own.items():
+            slots[slot] = slots.get(slot, 0) + amount
+        self.replace(slots, own)
+
     def add(self, slots: Mapping[int, int], held: Mapping[int, int]) -> None:
         """Add amounts by slot, and the held part of them."""
         for own, more in ((self._slots, slots), (self._held, held)):

@@ -23,7 +23,7 @@ from relayd.limits.ledger import Observer, Reservation
 from relayd.limits.limit_set import Selectors
 from relayd.limits.prices import Price, Prices
 from relayd.limits.rate_queue import RateQueue
-from relayd.limits.shared_ledger import Decision, SharedReservation
+from relayd.limits.shared_reservation import Decision, SharedReservation
 from relayd.plan.plan import Target
 from relayd.protocols.output_limit import stated_maximum
 from relayd.proxy.ai_request import AiRequest

@@ -18,7 +18,7 @@ from relayd.limits.counter import COST, REQUESTS, TOTAL, Counter, format_span
 from relayd.limits.ledger import Exceeded, Reservation
 from relayd.limits.limit_set import LimitSet, Selectors
 from relayd.limits.rate_queue import MOST_WAITING, RateQueue
-from relayd.limits.shared_ledger import SharedReservation
+from relayd.limits.shared_reservation import SharedReservation
 from relayd.limits.window import Moment
 from relayd.money import amount_text
 from relayd.plan.plan import Target

@@ -7,7 +7,8 @@ from functools import partial
 
 from relayd.errors import ExchangeError
 from relayd.limits.ledger import Demand, Exceeded
-from relayd.limits.shared_ledger import Decision, SharedLedger, SharedReservation, Unavailable
+from relayd.limits.shared_ledger import SharedLedger
+from relayd.limits.shared_reservation import Decision, SharedReservation, Unavailable
 from relayd.proxy.charge import Asked, Charge
 from relayd.proxy.exchange import Exchange
 

@@ -31,12 +31,12 @@ MOST_WAITING = 8192
 MOST_WAITING_BYTES = 64 * 1024 * 1024
 CONNECT_S = 2.0  # at least, for connection, authentication and probe
 BULK_S = 2.0  # at least, the deadline of operations with large values
-FIRST_DELAY_S, MOST_DELAY_S = 0.05, 5.0
+FIRST_DELAY_S, MOST_DELAY_S = 0.05, 2.0
 STABLE_S = 1.0  # a connection that fails sooner, although it has passed the probe, counts as a failed attempt
 MOST_REDIRECTIONS = 5
 REDIRECTION_DELAY_S = 0.02
 PROBE_TTL_MS = 60_000
-HEARTBEAT_S = 5.0
+HEARTBEAT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class RedisServer:
         self._probe = "SET", self.key("probe", f"{os.getpid()}"), "1", "PX", str(PROBE_TTL_MS)
         self._probe_slot = self._client.key_slot(self._probe[1]) if settings.cluster else -1
         self._connecting = self._loop.create_task(self._connect())
+        self._checking: asyncio.Task[None] | None = None
         self._heartbeat = self._loop.call_later(HEARTBEAT_S, self._beat)
 
     # ---- the interface
@@ -151,6 +152,8 @@ class RedisServer:
             return
         self._closed = True
         self._connecting.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
         self._heartbeat.cancel()
         for link in self._links:
             link.flush()
@@ -290,16 +293,17 @@ class RedisServer:
             deadline_s = clock.monotonic() + self.settings.timeout_s
             probe = Operation(encode_command(self._probe), _ignore, deadline_s, self._probe_slot)
             self._queue(self._link_for(probe), probe)
-            if self.settings.sentinel is not None and self._connecting.done():
-                self._connecting = self._loop.create_task(self._check_master())
+            if self.settings.sentinel is not None and (self._checking is None or self._checking.done()):
+                self._checking = self._loop.create_task(self._check_master())
 
     async def _check_master(self) -> None:
         """Leave a master that the Sentinels have replaced, but which has not noticed it."""
+        used = self._main
         try:
             address = await self._client.master_address(self.settings, self._connect_s)
         except RedisFailure:
             return  # the master in use still works
-        if self.available and address not in self._nodes:
+        if used is not None and used is self._main and address not in self._nodes:
             self._fail(RedisFailure("no_master", "the Sentinels name another master"))
 
     def _retire_all(self) -> None:

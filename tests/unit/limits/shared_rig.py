@@ -10,9 +10,33 @@ from relayd import clock
 from relayd.limits.counter import Counter, Rule
 from relayd.limits.ledger import Ledger
 from relayd.limits.shared_calls import Failed
-from relayd.limits.shared_ledger import Decision, SharedLedger
+from relayd.limits.shared_ledger import SharedLedger
+from relayd.limits.shared_reservation import Decision
 from relayd.limits.shared_scripts import Script
 from tests.aids.redis_connection import RedisConnection
+
+
+class Master:
+    """A server with a replica that lags: `replicate` brings the replica up to date, `fail_over` makes it the master."""
+
+    def __init__(self, redis: RedisConnection) -> None:
+        self.redis, self._number = redis, 1
+        self.replicate()
+
+    @property
+    def id(self) -> str:
+        """As the id of the replication in INFO."""
+        return f"{self._number:040x}"
+
+    def replicate(self) -> None:
+        self._replica = {key: self.redis("DUMP", key) for key in self.redis("KEYS", "*")}
+
+    def fail_over(self) -> None:
+        """What was not replicated is lost."""
+        self.redis("FLUSHALL")
+        for key, dump in self._replica.items():
+            self.redis("RESTORE", key, 0, dump)
+        self._number += 1
 
 
 class Line:
@@ -20,8 +44,8 @@ class Line:
 
     timeout_s = 0.25
 
-    def __init__(self, redis: RedisConnection) -> None:
-        self.redis = redis
+    def __init__(self, redis: RedisConnection, master: Master | None = None) -> None:
+        self.redis, self.master = redis, master
         self.available = True
         self.lose_call = self.lose_answer = False
         self.waiting: deque[tuple[Script, list[str], list[Any], Callable[[Any], None]]] = deque()
@@ -40,6 +64,8 @@ class Line:
         if self.lose_call:
             on_answer(Failed(unknown=self.available))
             return
+        if self.master is not None and script.name == "join":
+            args[1] = self.master.id
         answer = self.redis("EVAL", script.text, len(keys), *keys, *args)
         on_answer(Failed(unknown=True) if self.lose_answer else answer)
 
@@ -47,12 +73,15 @@ class Line:
 class Instance:
     """One relayd."""
 
-    def __init__(self, redis: RedisConnection, rules: Sequence[Rule], on_failure: str = "local") -> None:
+    def __init__(
+        self, redis: RedisConnection, rules: Sequence[Rule], on_failure: str = "local", master: Master | None = None,
+    ) -> None:
         self.ahead_s = 0.0
-        self.line = Line(redis)
+        self.line = Line(redis, master)
         self.later: deque[Callable[[], None]] = deque()
+        self.timers: deque[Callable[[], None]] = deque()  # until the next `sync`
         self.ledger = Ledger(self.now_s)
-        self.shared = SharedLedger(self.ledger, self.line, self.later.append, on_failure, self.now_s)
+        self.shared = SharedLedger(self.ledger, self.line, self._later, on_failure, self.now_s)
         self.counters = [self.ledger.counter(one) for one in rules]
         self.ledger.apply(self.counters)
         self.warned: list[float] = []
@@ -62,6 +91,8 @@ class Instance:
     def now_s(self) -> float:
         return clock.monotonic() + self.ahead_s
 
+    def _later(self, delay_s: float, step: Callable[[], None]) -> None:
+        (self.timers if delay_s else self.later).append(step)
 
     def run(self) -> None:
         """Until nothing is waiting."""
@@ -72,6 +103,8 @@ class Instance:
                 self.line.turn()
 
     def sync(self) -> None:
+        self.later += self.timers
+        self.timers.clear()
         self.shared.sync()
         self.run()
 

@@ -20,7 +20,8 @@ from relayd.limits.counter import REQUESTS, TOTAL, Rule
 from relayd.limits.gone_instances import GONE_S
 from relayd.limits.ledger import Exceeded
 from relayd.limits.shared_calls import name_of, saved
-from relayd.limits.shared_ledger import MOST_CALLS, MOST_REFRESHED, START_S, Decision, SharedReservation, Unavailable
+from relayd.limits.shared_ledger import MOST_CALLS, MOST_REFRESHED, START_S
+from relayd.limits.shared_reservation import Decision, SharedReservation, Unavailable
 from relayd.limits.window import Span
 from tests.aids.redis_connection import RedisConnection
 from tests.functional.harness.redis import PROGRAM, Redis
@@ -155,7 +156,7 @@ def test_without_the_server_an_instance_decides_by_its_copy_and_adds_what_it_use
     one.ahead_s += 5
     one.sync()
     assert one.shared.is_shared
-    assert amounts(redis, RATE) == (4, 0)
+    assert amounts(redis, RATE) == (5, 1), "the one in progress is held in the server too"
     assert (one.counters[0].window.used, one.counters[0].window.held) == (5, 1)
     second.settle([1])
     one.run()
@@ -284,8 +285,25 @@ def test_what_waits_for_the_first_connection_is_decided_locally_if_the_store_is_
     found: list[Decision] = []
     assert one.shared.reserve([(one.counters[0], 1)], found.append) is None
     one.shared.close()
-    assert [type(decision) for decision in found] == [SharedReservation]
     one.run()
+    assert [type(decision) for decision in found] == [SharedReservation]
+
+
+def test_what_others_hold_is_forgotten_if_the_store_is_not_shared_any_more(redis: RedisConnection) -> None:
+    one, other = instances(redis)
+    own = one.reserve((one.counters[0], 1), (one.counters[1], 10))
+    theirs = [other.reserve((other.counters[0], 1), (other.counters[1], 20)) for _ in range(2)]
+    ended = theirs[0]
+    assert isinstance(ended, SharedReservation) and isinstance(own, SharedReservation)
+    ended.settle([1, 5])
+    other.run()
+    one.sync()
+    assert [(each.window.used, each.window.held) for each in one.counters] == [(3, 2), (35, 30)]
+    one.shared.close()
+    one.run()
+    assert [(each.window.used, each.window.held) for each in one.counters] == [(2, 1), (15, 10)]
+    own.settle([1, 2])
+    assert [(each.window.used, each.window.held) for each in one.counters] == [(2, 0), (7, 0)]
 
 
 def test_a_refresh_reads_a_bounded_number_of_windows(redis: RedisConnection) -> None:

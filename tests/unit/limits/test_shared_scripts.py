@@ -49,7 +49,7 @@ RULES = (
     Rule("upstream up", TOTAL, 45, Span.sliding(366 * 86_400)),
 )  # fmt: skip
 START_MS = 1_795_910_400_000  # midnight UTC
-OPEN, INSTANCES = "{t}:open:a", "{t}:instances"
+OPEN, INSTANCES, MASTER = "{t}:open:a", "{t}:instances", "{t}:master"
 FAR_MS = 2**52
 
 
@@ -228,15 +228,15 @@ def test_what_an_instance_held_that_is_gone_is_taken_back_once(connection: Redis
     for number in range(1, 151):
         server.reserve([(two, 0), (counters()[5], 0)] if number > 1 else [(one, 1), (two, 5)], number, START_MS)
     server.settle([one], [Operation(0, [Entry(one, one.rule.span.slot(START_MS), 1)])], 1, START_MS)
-    assert server.run(LEAVE, [INSTANCES, OPEN], ["a", 6]) is None, "it runs"
-    while found := held(server.run(LEAVE, [INSTANCES, OPEN], ["a", 7])):
+    assert server.run(LEAVE, [INSTANCES, OPEN, MASTER], ["a", 6]) is None, "it runs"
+    while found := held(server.run(LEAVE, [INSTANCES, OPEN, MASTER], ["a", 7])):
         keys, args = release_args(found, START_MS)
         for _ in range(2):
             server.run(SETTLE, [OPEN, *keys], args)
     assert sum(server.saved(one)[0].values()) == 1
     assert server.saved(one)[1] == server.saved(two)[1] == server.saved(two)[0] == {}
     assert server.redis("HGETALL", INSTANCES) == []
-    assert server.run(LEAVE, [INSTANCES, OPEN], ["a", 7]) is None
+    assert server.run(LEAVE, [INSTANCES, OPEN, MASTER], ["a", 7]) is None
 
 
 def test_keys_of_windows_expire_after_their_span_but_not_those_of_a_total(connection: RedisConnection) -> None:

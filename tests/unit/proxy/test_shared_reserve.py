@@ -56,7 +56,7 @@ async def sharing(
     connection("FLUSHALL")
     async with serving(folder, route, a, endpoints or ScriptedEndpoints(a=ANSWER, b=ANSWER)) as harness:
         line, gateway = LoopLine(connection), harness.gateway
-        gateway.shared = SharedLedger(gateway.ledger, line, lambda step: gateway.call_later(0.0, step))
+        gateway.shared = SharedLedger(gateway.ledger, line, gateway.call_later)
         gateway.shared.sync()
         await until(lambda: gateway.shared is not None and gateway.shared.is_shared)
         line.calls.clear()
