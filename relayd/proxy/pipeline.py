@@ -87,7 +87,11 @@ def wait_in(exchange: Exchange, phase: Phase) -> None:
     """The phase waits: it is run again by `resume`. What arrives of the body meanwhile is kept."""
     exchange.resume_index = PHASES.index(phase)
     body = exchange.body
-    if exchange.phase == "over" or exchange.retry_loop is not None or exchange.local is not None:
+    if exchange.phase == "over" or exchange.local is not None:
+        return
+    if exchange.head.expect:  # it is told to send once all phases before the attempt have accepted the request
+        body.await_recipient()
+    if exchange.retry_loop is not None:
         return
     if not body.is_buffering:
         body.hold()

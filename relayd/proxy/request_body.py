@@ -164,6 +164,12 @@ class RequestBody:
         if self._held is None and self._buffering is None and not self.whole and not self.complete:
             self._held = []
 
+    def await_recipient(self) -> None:
+        """Read nothing until the body has a recipient, or is buffered: its client asks first (100-continue)."""
+        if not self.paused and self._buffering is None and not self.whole and not self.complete:
+            self.paused = True
+            self.pause_body()
+
     def end_hold(self) -> None:
         """The exchange continues. A body that has arrived meanwhile is whole; another one is held until it has a
         recipient, or is buffered (`replay_held`)."""
@@ -201,10 +207,10 @@ class RequestBody:
         """Send the streamed body to this recipient from now on."""
         if self._held is not None:
             self._pass_held()
-            self.on_drained(recipient)
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._feed(recipient, b"".join(pending), self.complete)
+        self.on_drained(recipient)
 
     def detach(self, slot: Slot) -> bool:
         """The transfer ends. Returns True if the body can be replayed: whole, absent, or not read by the endpoint."""

@@ -5,7 +5,8 @@ Laws:
 2. Only `send` writes: directly to the socket while no write is pending, otherwise through IOStream.
 3. Every state has a timeout, which the listener's sweep enforces. Slow trickling of bytes resets none of them.
 4. One loop turn handles one request or a bounded piece of a body. Buffered bytes behind it go through the work queue.
-5. After a client's end of stream, pending bytes and responses without an endpoint are delivered; else it is gone.
+5. After a client's end of stream, pending bytes and responses without an endpoint are delivered, and with `half_close`
+   all responses; else it is gone.
 6. Rejecting a request of uncertain framing ends the connection; unread bytes are drained first (RFC 9112 9.6).
 """
 
@@ -22,6 +23,7 @@ from relayd.errors import ExchangeError
 from relayd.protocols.dialect import Memory
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
+from relayd.server.body_rate import NO_BODY, BodyRate
 from relayd.server.delivery import Delivery
 from relayd.server.stream import ClientStream, TlsClientStream
 from relayd.wire.chunked import ChunkedDecoder, ChunkedError
@@ -32,7 +34,6 @@ from relayd.work_queue import WorkQueue
 LOG = logging.getLogger("relayd.connection")
 HIGH = PIPELINED = 64 * 1024
 CHUNKS, DRAIN_BYTES, DRAIN_S = 1024, 1024 * 1024, 5.0
-MIN_BODY_RATE, RATE_WINDOW_S = 500, 30.0  # bytes per second, averaged over at least this many seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD, BODY, WAIT, TUNNEL, CLOSING, LINGER, CLOSED = range(7)
 
@@ -47,6 +48,7 @@ class ListenerContext(Protocol):
     networks: Networks
     trailer_bytes: int
     max_requests: int
+    half_close: bool
 
     @property
     def work(self) -> WorkQueue: ...
@@ -64,7 +66,7 @@ class Connection:
     socket_memory: Memory | None = None
     __slots__ = (
         "_body_paused", "_buffer", "_chunks", "_client_eof", "_continue_due", "_delivery", "_keep_alive",
-        "_pending_writes", "_rate_since", "_received", "_remaining", "_requests", "_resume_due", "_scanned", "_since",
+        "_pending_writes", "_rate", "_remaining", "_requests", "_resume_due", "_scanned", "_since",
         "_state", "_stream", "client_certificate", "exchange", "forwarding_cache", "listener", "networks", "owner",
         "peer", "tls", "trusted",
     )
@@ -78,10 +80,11 @@ class Connection:
         self.forwarding_cache: tuple[object, bytes, list[bytes]] | None = None
         self._stream, self.client_certificate = stream, stream.client_certificate
         self._state, self._buffer = HEAD, b""
-        self._scanned = self._remaining = self._requests = self._received = self._pending_writes = 0
+        self._scanned = self._remaining = self._requests = self._pending_writes = 0
         self._chunks: ChunkedDecoder | None = None
         self._keep_alive = self._body_paused = self._resume_due = self._client_eof = self._continue_due = False
-        self._since = self._rate_since = clock.monotonic()
+        self._since = clock.monotonic()
+        self._rate = NO_BODY
         self._delivery: Delivery | None = None  # set while writes are pending
         stream.set_close_callback(self._on_close)
         stream.on_end, stream.on_early_end = self._on_end, self._on_early_end
@@ -114,8 +117,8 @@ class Connection:
             if len(self._buffer) > PIPELINED:
                 self._stream.pause()
         elif state == BODY:
-            self._received += len(data)
             self._since = clock.monotonic()
+            self._rate.received += len(data)
             self._on_body(data)
         elif state == TUNNEL:
             if self.exchange is not None:
@@ -188,11 +191,10 @@ class Connection:
                 self._state = WAIT
             else:
                 self._state, self._remaining, partial = BODY, head.length, remainder
-                self._received, self._rate_since = 0, clock.monotonic()
+                self._rate = BodyRate()
         elif head.chunked:
             self._chunks = ChunkedDecoder(trailer_bytes=self.owner.trailer_bytes)
-            self._state = BODY
-            self._received, self._rate_since = 0, clock.monotonic()
+            self._state, self._rate = BODY, BodyRate()
             try:
                 partial = self._chunks.feed(remainder, CHUNKS)
             except ChunkedError as fault:
@@ -328,9 +330,8 @@ class Connection:
         if not self._body_paused:
             return
         self._body_paused = False
-        # The rate is measured afresh, because the client could not send during the pause.
-        self._since = self._rate_since = clock.monotonic()
-        self._received = 0
+        self._since = clock.monotonic()
+        self._rate.restart()
         if self._continue_due:
             self._continue_due = False
             self.send(CONTINUE)
@@ -443,13 +444,15 @@ class Connection:
         exchange = self.exchange
         if exchange is None:
             return self._pending_writes > 0  # CLOSING or LINGER
+        awaits = self._state == WAIT and self.owner.half_close
         if exchange.tunnel is not None:
-            return exchange.end_upload() or (exchange.writer.started and self._state == WAIT)
-        return self._state == BODY and exchange.end_upload()  # the response came early
+            return exchange.end_upload() or awaits or (self._state == WAIT and exchange.writer.started)
+        return awaits or (self._state == BODY and exchange.end_upload())  # the response came early
 
     def _on_early_end(self) -> None:
         """The client's end of stream has arrived behind unread bytes: a client that waits for a response is gone."""
-        if self._state == WAIT and self.exchange is not None and self.exchange.tunnel is None:
+        exchange = self.exchange
+        if self._state == WAIT and not self.owner.half_close and exchange is not None and exchange.tunnel is None:
             self._close()
 
     def close_idle(self) -> bool:
@@ -476,11 +479,8 @@ class Connection:
         if state == HEAD:
             self._enforce_head_timeouts(now)
         elif state == BODY and self._stream.reading_enabled:
-            slow = timeouts.body and now - self._since > timeouts.body
-            if timeouts.body and now - self._rate_since > max(timeouts.body, RATE_WINDOW_S):
-                slow = slow or self._received < MIN_BODY_RATE * (now - self._rate_since)
-                self._rate_since, self._received = now, 0
-            if slow and self.exchange is not None:
+            slow = now - self._since > timeouts.body or self._rate.is_too_slow(now, timeouts.body)
+            if timeouts.body and slow and self.exchange is not None:
                 self.exchange.fail_upload(ExchangeError("request_timeout", "body"))
         elif state == LINGER and not self._pending_writes and now - self._since > DRAIN_S:
             self._close()

@@ -82,7 +82,7 @@ class Listener(TCPServer):
         limits = config.limits
         self.limits = HeadLimits(int(limits.request_line), int(limits.field_line), int(limits.header), limits.fields)
         self.trailer_bytes = int(limits.trailer)
-        self.max_requests = limits.requests
+        self.max_requests, self.half_close = limits.requests, config.half_close
         self.timeouts = config.timeouts
         self.networks = Networks(config.trusted_proxies)
 

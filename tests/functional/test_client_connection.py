@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,65 @@ def test_a_half_closed_client_that_waits_gets_no_wrong_answer(relay: Relay, upst
     assert said == b"" or said.startswith(b"HTTP/1.1 200 ")
     relay.wait_quiet()
     upstream.drop_idle()  # it may have gone on already, and must not be taken for the next test's
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory, module_upstream: Upstream) -> Iterator[Relay]:
+    """A relayd that answers clients that have closed their sending direction."""
+    with Relay(tmp_path_factory.mktemp("patient"), module_upstream.url, {"listeners": {"public": {"half_close": True}}}) as relay:
+        yield relay
+
+
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_with_half_close_a_client_that_has_ended_its_side_gets_its_answer(patient: Relay, upstream: Upstream, body: bytes) -> None:
+    go = threading.Event()
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        for piece in (answer(b"late")[:-2], b"te"):
+            assert go.wait(60)
+            go.clear()
+            peer.send(piece)
+
+    upstream.script = script
+    with patient.client() as client:
+        client.send(request(b"/half", method=b"POST", body=body) if body else request(b"/half"))
+        client.finish()
+        assert len(patient.status()["exchanges"]) == 1  # it has seen the end, and waits
+        go.set()
+        seen = client.take_until(b"la")
+        assert len(patient.status()["exchanges"]) == 1
+        go.set()
+        assert (seen + client.read_all()).endswith(b"\r\n\r\nlate")
+    assert patient.record(path="/half", code="")["status"] == 200
+    patient.wait_quiet()
+
+
+def test_with_half_close_pipelined_requests_before_the_end_are_answered(patient: Relay, upstream: Upstream) -> None:
+    upstream.script = lambda peer, message: peer.send(answer(message.target))
+    with patient.client() as client:
+        client.send(request(b"/one") + request(b"/two") + request(b"/three"))
+        client.finish()
+        said = client.read_all()
+    assert [said.count(b"\r\n\r\n/" + name) for name in (b"one", b"two", b"three")] == [1, 1, 1]
+    patient.wait_quiet()
+
+
+def test_with_half_close_a_client_that_has_left_ends_its_stream_at_a_write(patient: Relay, upstream: Upstream) -> None:
+    def script(peer: Peer, message: Message) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                peer.send(chunk(b"data: x\n\n"))
+        except OSError:
+            return
+
+    upstream.script = script
+    with patient.client() as client:
+        client.send(request(b"/left"))
+        client.take_until(b"data: x")
+    patient.wait_quiet()
+    assert patient.record(path="/left")["code"] == "client_gone"
 
 
 def test_a_known_length_above_the_limit_is_refused_unread(relay: Relay, upstream: Upstream) -> None:

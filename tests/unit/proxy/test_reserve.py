@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from relayd.errors import ExchangeError
 from relayd.limits.counter import Counter
 from relayd.limits.prices import Prices, price
 from relayd.proxy.rate_fields import allowances
+from tests.aids.turns import turned
 from tests.unit.proxy.harness import Harness, Side, get, post, running, status_of, until
 from tests.unit.proxy.scripted_endpoints import ScriptedEndpoints, completion, http, silent
 
@@ -334,3 +336,44 @@ async def test_of_each_kind_the_counter_with_the_smallest_share_left_is_told(tmp
         ledger = harness.gateway.ledger
         (found,) = allowances(ledger.counters(), ledger.now())
         assert (found.kind, found.limit, found.remaining, found.span_s) == ("requests", 10, 9, 60)
+
+
+async def test_a_client_that_asks_before_it_sends_its_body_is_told_to_when_there_is_room(tmp_path: Path) -> None:
+    """A phase before the choice of an endpoint waits: nothing is accepted yet (RFC 9110 10.1.1)."""
+    whole = f'upstreams: {{a: {{endpoints: ["http://127.0.0.1:PORT"]}}}}\nroutes: [{{name: r, upstream: a, {WAIT}}}]\n'
+    endpoints = ScriptedEndpoints(x=[silent, ANSWER])
+    async with running(tmp_path, endpoints, whole=whole) as harness:
+        first = await harness.connect()
+        first.write(get("/x"))
+        await until(lambda: endpoints.asked)
+        second = await harness.connect()
+        second.write(get("/x", "Content-Length: 3", "Expect: 100-continue", method="POST"))
+        await until(lambda: any(one.phase == "queue" for one in harness.gateway.exchanges))
+        early = asyncio.ensure_future(second.head())
+        await turned()
+        assert not early.done()
+        (exchange,) = [one for one in harness.gateway.exchanges if one.phase == "attempt"]
+        exchange.fail(ExchangeError("stopped"))
+        assert await asyncio.wait_for(early, 60) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        second.write(b"abc")
+        assert status_of((await second.message())[0]) == 200
+        assert endpoints.asked[-1][2] == b"abc"
+
+
+async def test_a_client_that_sends_its_body_unasked_loses_nothing_meanwhile(tmp_path: Path) -> None:
+    whole = f'upstreams: {{a: {{endpoints: ["http://127.0.0.1:PORT"]}}}}\nroutes: [{{name: r, upstream: a, {WAIT}}}]\n'
+    endpoints = ScriptedEndpoints(x=[silent, ANSWER])
+    async with running(tmp_path, endpoints, whole=whole) as harness:
+        first = await harness.connect()
+        first.write(get("/x"))
+        await until(lambda: endpoints.asked)
+        second = await harness.connect()
+        second.write(get("/x", "Content-Length: 3", "Expect: 100-continue", method="POST"))
+        await until(lambda: any(one.phase == "queue" for one in harness.gateway.exchanges))
+        second.write(b"abc")
+        (exchange,) = [one for one in harness.gateway.exchanges if one.phase == "attempt"]
+        exchange.fail(ExchangeError("stopped"))
+        head, _ = await second.message()
+        if status_of(head) == 100:
+            head, _ = await second.message()
+        assert status_of(head) == 200 and endpoints.asked[-1][2] == b"abc"
