@@ -58,9 +58,11 @@ class Browser(Protocol):
 @dataclass(frozen=True, slots=True)
 class LocalRequest:
     """A request to an application. `path` excludes the route's prefix and the query. `may_write` is True if the request
-    may change state. `cross_site` is True if a browser sent it in the name of another site (`is_cross_site`). `field`
-    returns the value of a header field. `browser` is None if no sign-in is needed: on the admin socket, on a route
-    without `allow`, and for a request with a key. `consumer` is the name of the identified consumer."""
+    may change state. `cross_site` is True if a browser sent it in the name of another site (browser_origin.py).
+    `page_fault` is `wrong_host` or `cross_site` if such a request is refused also for reading. `field` returns the
+    value of a header field. `browser` is None if no sign-in is needed: on the admin socket, on a route without `allow`,
+    and for a request with a key. `consumer` is the name of the identified consumer, `client` the address of the client,
+    empty on the admin socket."""
 
     method: str
     path: str
@@ -69,20 +71,8 @@ class LocalRequest:
     field: Callable[[bytes], bytes | None] = dataclass_field(default=lambda name: None, compare=False)
     browser: Browser | None = dataclass_field(default=None, compare=False)
     consumer: str = dataclass_field(default="", compare=False)
-
-
-def is_cross_site(fetch_site: bytes | None, origin: bytes | None, host: bytes) -> bool:
-    """True if a page of another origin made a browser send this request, with the cookies or certificate of its user.
-
-    `fetch_site` and `origin` are the fields Sec-Fetch-Site (Fetch Metadata, 2.4) and Origin (RFC 6454 7), `host` is the
-    requested host with its port. Browsers send at least one of these fields with a POST; other clients send none.
-    """
-    if fetch_site is not None:
-        return fetch_site.lower() not in (b"same-origin", b"none")
-    if origin is None:
-        return False
-    _, separator, requesting_host = origin.partition(b"://")
-    return not separator or requesting_host.lower() != host.lower()  # `null` is the origin of a sandboxed page
+    client: str = dataclass_field(default="", compare=False)
+    page_fault: str = dataclass_field(default="", compare=False)
 
 
 class Responder(Protocol):

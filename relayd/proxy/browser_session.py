@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relayd import clock
+from relayd.access.client_request import ClientRequest
 from relayd.access.identity import Identity
 from relayd.access.key_store import KeysBehind
 from relayd.access.sessions import cookie_value
@@ -42,16 +43,31 @@ def is_sign_in(exchange: Exchange, route: PlannedRoute) -> bool:
 
 
 def is_over(exchange: Exchange) -> bool:
-    """True if the session of this exchange has ended, or its key is no longer known."""
-    session = exchange.session
-    if session is None:
-        return False
-    if session.ended or clock.monotonic() >= session.end_s:
+    """True if the session of this exchange has ended, or its key, token or address would no longer be accepted."""
+    session, consumers = exchange.session, exchange.plan.consumers
+    if session is not None and (session.ended or clock.monotonic() >= session.end_s):
         return True
     try:
-        return exchange.plan.consumers.identify_digest(session.key_digest) is None
+        if session is not None:
+            return consumers.identify_digest(session.key_digest) is None
+        route, identity = exchange.route, exchange.identity
+        if route is None or identity is None or route.allow is None:
+            return False
+        request = client_request(exchange)
+        found = consumers.identify(request, lambda one: one.may_enter(route.name, route.allow))
+        is_awaited = request.awaited is not None or request.lacks_keys  # the keys of its issuer are being read
+        return not is_awaited and (found is None or found.name != identity.name)
     except KeysBehind:  # many keys have changed; the next look decides
         return False
+
+
+def client_request(exchange: Exchange) -> ClientRequest:
+    """The request of an exchange as authenticators see it."""
+    record = exchange.record
+    return ClientRequest(
+        exchange.head, exchange.plan.consumers.ordered_fields, record.client or record.peer,
+        exchange.down.client_certificate,
+    )
 
 
 def path_of(route: PlannedRoute, head: RequestHead) -> str:

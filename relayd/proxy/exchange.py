@@ -61,15 +61,16 @@ class Exchange:
     the waiting phase. `on_attempt_failed` handles a failed attempt (proxy/forward.py). `timeouts` are those of a target
     other than the route's own upstream. `tunnel` is the endpoint's side of an Upgrade, with its `lease`; `local` an
     application in relayd. `client_detached`: the client has left, the endpoint may finish. `origin` is the client as
-    reported by a trusted proxy.
+    reported by a trusted proxy. `number` is set at its first use (server/exchange_number.py).
     """
 
     __slots__ = (
         "ai_request", "attempt", "body", "cancel_timer", "charge", "client_detached", "client_session", "down", "gates",
-        "gateway", "head", "identity", "lease", "local", "on_attempt_failed", "origin", "phase", "plan", "queue_note",
-        "record", "request_id", "resume_index", "retry_loop", "route", "session", "tickets", "timeouts", "tunnel",
-        "waiting_since_s", "writer",
+        "gateway", "head", "identity", "lease", "local", "number", "on_attempt_failed", "origin", "phase", "plan",
+        "queue_note", "record", "request_id", "resume_index", "retry_loop", "route", "session", "tickets", "timeouts",
+        "tunnel", "waiting_since_s", "writer",
     )
+    number: int
 
     def __init__(
         self, gateway: GatewayPort, plan: Plan, down: Downstream, head: RequestHead, started: float,

@@ -19,9 +19,10 @@ from relayd.limits.ticket import Refused as NoPermit
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience
 from relayd.proxy import forward, mirror, select_target
-from relayd.proxy.application import LocalRequest, is_cross_site
+from relayd.proxy.application import LocalRequest
 from relayd.proxy.authorisation import KeysAwaited, identify, wait_for_keys
 from relayd.proxy.body_inspection import BodyInspection, is_inspected
+from relayd.proxy.browser_origin import fault_of_page, is_cross_site
 from relayd.proxy.browser_session import path_of
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.find_session import find_session
@@ -294,13 +295,14 @@ def answer_locally(exchange: Exchange) -> Step:
     if route.action == "respond":
         return fixed_answer(route)
     if route.action == "admin":
-        host = exchange.origin.host if exchange.origin is not None else None
-        cross_site = is_cross_site(head.get(b"sec-fetch-site"), head.get(b"origin"), host or head.authority)
+        host = (exchange.origin.host if exchange.origin is not None else None) or head.authority
+        cross_site = is_cross_site(head.get(b"sec-fetch-site"), head.get(b"origin"), host)
         method = head.method.decode("latin-1")
         by_key = exchange.identity is not None and exchange.session is None
         browser = None if route.allow is None or by_key else Browser(exchange)
         request = LocalRequest(
-            method, path_of(route, head), route.admin_write, cross_site, head.get, browser, exchange.consumer or ""
+            method, path_of(route, head), route.admin_write, cross_site, head.get, browser, exchange.consumer or "",
+            exchange.record.client or exchange.record.peer, fault_of_page(exchange, host),
         )
         LocalResponse(exchange).begin(exchange.gateway.admin, request)
         return WAIT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from collections.abc import Awaitable
 from typing import Any
@@ -14,18 +13,13 @@ from tornado.web import Application as TornadoApplication
 from tornado.web import RequestHandler, stream_request_body
 
 from relayd import __version__
-from relayd.proxy.application import DASHBOARD, Application, Handler, LocalRequest, is_cross_site, send_answer
-from relayd.proxy.respond import answer
+from relayd.proxy.application import DASHBOARD, Application, Handler, LocalRequest
+from relayd.proxy.browser_origin import host_of, is_browser, is_cross_site, is_local_host
 from relayd.server.admin_views import error_page
 from relayd.server.unix_socket import ListeningUnixSocket
 from relayd.wire.response import ResponseHead
 
 HIGH = 128 * 1024  # bytes of a request body queued for the application, above which reading stops
-LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "[::1]")
-# Scripts of a page cannot remove these fields, but may replace User-Agent. A GET of the same origin has no Origin, and
-# without TLS no Sec-Fetch-Site.
-BROWSER_FIELDS = (b"origin", b"sec-fetch-site", b"accept-language")
-PORT = re.compile(r":[0-9]*\Z")
 MAX_BODY = 1 << 30  # the application applies its own limit to a body
 
 
@@ -129,14 +123,12 @@ class SocketRequest(RequestHandler):
         self.set_header("Server", f"relayd/{__version__}")
 
     def prepare(self) -> None:
-        responder = self._responder
-        if self._is_rebound():
-            message = "Browsers reach this socket as localhost only."
-            send_answer(responder, answer(*error_page(403, "wrong_host", message)))
-            return
+        responder, page_fault = self._responder, "wrong_host" if self._is_rebound() else ""
         origin, host = self._field(b"origin"), self._field(b"host") or b""
         cross_site = is_cross_site(self._field(b"sec-fetch-site"), origin, host)
-        request = LocalRequest(self.request.method or "", self.request.path, True, cross_site, self._field)
+        request = LocalRequest(
+            self.request.method or "", self.request.path, True, cross_site, self._field, page_fault=page_fault
+        )
         handler = self._admin(request, responder)
         if responder.finished.done():
             handler.close()
@@ -150,10 +142,8 @@ class SocketRequest(RequestHandler):
     def _is_rebound(self) -> bool:
         """True for a browser's request to a host that is not this machine: a page of another site has changed the
         address of its own name (DNS rebinding), and the browser takes this socket, behind a forwarded port, for it."""
-        agent = self._field(b"user-agent") or b""
-        is_browser = agent.startswith(b"Mozilla/") or any(self._field(name) is not None for name in BROWSER_FIELDS)
-        is_browser = is_browser or self.request.path.startswith(DASHBOARD)
-        return is_browser and PORT.sub("", self.request.headers.get("Host", "")) not in LOCAL_HOSTS
+        is_page = self.request.path.startswith(DASHBOARD) or is_browser(self._field)
+        return is_page and not is_local_host(host_of(self.request.headers.get("Host", "")))
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         return self._responder.receive_body(chunk, False)

@@ -27,6 +27,7 @@ from relayd.server.api_documents import PATHS, ApiDocuments
 from relayd.server.dashboard import ACTIONS, Dashboard, is_dashboard, lacks_token
 from relayd.server.dashboard_feed import DashboardFeed
 from relayd.server.dashboard_state import DashboardState
+from relayd.server.stream_places import TooManyStreams, owner_of
 
 LOG = logging.getLogger("relayd.admin")
 Action = Callable[[], Coroutine[Any, Any, ReloadResult]]
@@ -34,6 +35,10 @@ Action = Callable[[], Coroutine[Any, Any, ReloadResult]]
 EVENTS, RECORDS, METRICS = "/events", "/records", "/metrics"
 MAX_BODY = 64 * 1024
 READ = ("GET", "HEAD")
+PAGE_FAULTS = {
+    "wrong_host": "Browsers use an address or localhost here; for a name, use TLS, or write it into the route's match.",
+    "cross_site": "A page of another site requested this.",
+}
 
 
 class AdminApplication:
@@ -52,6 +57,8 @@ class AdminApplication:
 
     def __call__(self, request: LocalRequest, responder: Responder) -> Handler:
         """Answer a request, or return the handler that will."""
+        if request.page_fault:
+            return respond(responder, error_page(403, request.page_fault, PAGE_FAULTS[request.page_fault]))
         if is_dashboard(request.path):
             return self._dashboard(request, responder)
         if is_sessions(request.path):
@@ -66,11 +73,11 @@ class AdminApplication:
             return ActionRequest(responder, partial(self._act, path, request.consumer))
         feed = self._feeds.get(path)
         if feed is not None:
-            handler = feed.open(responder, request.method)
-            if handler is None:
-                message = "Too many clients read this stream."
-                return respond(responder, error_page(503, "too_many_clients", message))
-            return handler
+            try:
+                return feed.open(responder, request.method, owner_of(request))
+            except TooManyStreams as refused:
+                status, readers = (429, "streams of this client") if refused.of_owner else (503, "clients")
+                return respond(responder, error_page(status, "too_many_clients", f"Too many {readers} are open."))
         if path in PATHS:
             return send_answer(responder, self._documents(path))
         if path == METRICS:

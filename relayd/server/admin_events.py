@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 from relayd.proxy.application import CompletedHandler, Handler, Responder, send_answer
 from relayd.proxy.respond import answer
+from relayd.server.stream_places import StreamPlaces
 
 INTERVAL_S = 1.0
-MAX_CLIENTS = 100
+MAX_CLIENTS, MAX_OF_OWNER, ON_SOCKET = 100, 40, 10
 
 
 class EventFeed:
@@ -25,27 +26,29 @@ class EventFeed:
         """`status` returns the data of an event: one line of JSON. `is_ending`: True if the process is about to end."""
         self._status, self._is_ending = status, is_ending
         self._clients: set[EventStream] = set()
+        self._places = StreamPlaces(MAX_CLIENTS, MAX_OF_OWNER, ON_SOCKET)
         self._timer: asyncio.TimerHandle | None = None
 
-    def open(self, responder: Responder, method: str) -> Handler | None:
-        """Subscribe a client. Returns None if there are too many."""
+    def open(self, responder: Responder, method: str, owner: str) -> Handler:
+        """Subscribe a client. Raises TooManyStreams."""
         whole = answer(200, "text/event-stream; charset=utf-8", b"", (("Cache-Control", "no-store"),))
         whole.response.length = None
         if method == "HEAD":
             return send_answer(responder, whole)
-        if len(self._clients) >= MAX_CLIENTS:
-            return None
-        stream = EventStream(self, responder)
+        first = b"retry: 1000\n\n" + self._event()
+        self._places.take(owner)
+        stream = EventStream(self, responder, owner)
         self._clients.add(stream)
         responder.head(whole.response)
-        stream.send(b"retry: 1000\n\n" + self._event())
+        stream.send(first)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
         return stream
 
     def forget(self, stream: EventStream) -> None:
         """Remove a stream that has ended."""
-        self._clients.discard(stream)
+        self._clients.remove(stream)
+        self._places.free(stream.owner)
         if not self._clients and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -67,8 +70,8 @@ class EventFeed:
 class EventStream(CompletedHandler):
     """The event stream of one client."""
 
-    def __init__(self, feed: EventFeed, responder: Responder) -> None:
-        self._feed, self.responder = feed, responder
+    def __init__(self, feed: EventFeed, responder: Responder, owner: str) -> None:
+        self._feed, self.responder, self.owner = feed, responder, owner
         self.is_behind = False
 
     def send(self, event: bytes) -> None:

@@ -14,6 +14,7 @@ from relayd.errors import ExchangeError
 from relayd.plan.specs import endpoint_specs
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
+from relayd.server.exchange_number import MARK, number_of
 from relayd.telemetry.recent import LONGEST_TEXT
 from relayd.upstream.discovered import Address
 from relayd.upstream.upstream import Upstream
@@ -21,6 +22,7 @@ from relayd.upstream.upstream import Upstream
 SHOWN_LIMITS = 1000
 SHOWN_STREAMS = 1000
 SHOWN_WAITERS = 1000
+SHOWN_SAME = 10
 MOST_URLS = 64
 STATES = {"drain": "draining", "disable": "disabled", "enable": "enabled"}
 BREAKERS = {"open": "open", "reset": "closed"}
@@ -84,6 +86,7 @@ def stream(exchange: Exchange) -> dict[str, object]:
     record = exchange.record
     return {
         "id": record.id,
+        "number": number_of(exchange),
         "age_s": round(exchange.age_s(), 3),
         "room": exchange.phase,
         "method": record.method,
@@ -99,17 +102,27 @@ def stream(exchange: Exchange) -> dict[str, object]:
     }
 
 
+def id_of(exchange: Exchange) -> str:
+    """The request id, which may be the client's."""
+    return exchange.record.id
+
+
 def cancel(gateway: Gateway, path: str, consumer: str = "") -> dict[str, object]:
     """Perform `/streams/ID/cancel` for a consumer: end an exchange with the error `stopped`. Returns its last state.
 
-    Raises NotFound.
+    ID is its number, or its request id if no other exchange has the same. Raises NotFound, NotPossible.
     """
     parts = [unquote(part) for part in path.split("/")]
     if len(parts) != 4 or parts[3] != "cancel":
         raise NotFound("There is no such action.")
-    exchange = next((one for one in gateway.exchanges if one.record.id == parts[2]), None)
-    if exchange is None:
+    name = number_of if parts[2].startswith(MARK) else id_of
+    found = [one for one in gateway.exchanges if name(one) == parts[2]]
+    if not found:
         raise NotFound(f"No exchange in flight has the id {parts[2]!r}.")
+    if len(found) > 1:
+        numbers = ", ".join(number_of(one) for one in found[:SHOWN_SAME])
+        raise NotPossible(f"{len(found)} exchanges have this request id; name one by its number: {numbers}.")
+    (exchange,) = found
     last = stream(exchange)
     exchange.guard(partial(exchange.fail, ExchangeError("stopped", f"cancelled by {consumer or 'an operator'}")))
     return {"cancelled": last}

@@ -15,13 +15,14 @@ from collections.abc import Callable
 
 from relayd.proxy.application import CompletedHandler, Handler, Responder, send_answer
 from relayd.proxy.respond import answer
+from relayd.server.stream_places import StreamPlaces
 from relayd.telemetry.access_log import AccessLog
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.telemetry import Telemetry
 
 INTERVAL_S = 0.05
 MAX_BYTES = 256 * 1024
-MAX_CLIENTS = 20
+MAX_CLIENTS, MAX_OF_OWNER, ON_SOCKET = 20, 10, 4
 FOLLOWING = b'{"event":"records_follow"}\n'
 
 
@@ -33,17 +34,17 @@ class RecordFeed:
         self._telemetry, self._is_ending = telemetry, is_ending
         self._format = AccessLog("off")
         self._clients: set[RecordStream] = set()
+        self._places = StreamPlaces(MAX_CLIENTS, MAX_OF_OWNER, ON_SOCKET)
         self._timer: asyncio.TimerHandle | None = None
 
-    def open(self, responder: Responder, method: str) -> Handler | None:
-        """Subscribe a client. Returns None if there are too many."""
+    def open(self, responder: Responder, method: str, owner: str) -> Handler:
+        """Subscribe a client. Raises TooManyStreams."""
         whole = answer(200, "application/x-ndjson", b"", (("Cache-Control", "no-store"),))
         whole.response.length = None
         if method == "HEAD":
             return send_answer(responder, whole)
-        if len(self._clients) >= MAX_CLIENTS:
-            return None
-        stream = RecordStream(self, responder)
+        self._places.take(owner)
+        stream = RecordStream(self, responder, owner)
         self._clients.add(stream)
         self._telemetry.on_record = self._on_record
         responder.head(whole.response)
@@ -55,7 +56,8 @@ class RecordFeed:
 
     def forget(self, stream: RecordStream) -> None:
         """Remove a stream that has ended."""
-        self._clients.discard(stream)
+        self._clients.remove(stream)
+        self._places.free(stream.owner)
         if not self._clients:
             self._telemetry.on_record = None
             if self._timer is not None:
@@ -78,8 +80,8 @@ class RecordFeed:
 class RecordStream(CompletedHandler):
     """The stream of one client. `dropped`: records that it has missed since the last notice."""
 
-    def __init__(self, feed: RecordFeed, responder: Responder) -> None:
-        self._feed, self.responder = feed, responder
+    def __init__(self, feed: RecordFeed, responder: Responder, owner: str) -> None:
+        self._feed, self.responder, self.owner = feed, responder, owner
         self._waiting: list[bytes] = []
         self._size = 0
         self._is_behind = False

@@ -28,7 +28,8 @@ from relayd.proxy.application import (
 from relayd.proxy.respond import Answer, answer
 from relayd.server import pages
 from relayd.server.admin_views import JSON, error_page, to_json
-from relayd.server.dashboard_feed import DashboardFeed, TooManyStreams
+from relayd.server.dashboard_feed import DashboardFeed
+from relayd.server.stream_places import TooManyStreams, owner_of
 
 ACTIONS = f"{DASHBOARD}/actions"
 MAX_FORM = 8 * 1024
@@ -102,10 +103,10 @@ class Dashboard:
             return send_answer(responder, head)
         session = None if request.browser is None else request.browser.session
         try:
-            return self._feed.open(responder, head, request.field(b"last-event-id"), session)
+            return self._feed.open(responder, head, request.field(b"last-event-id"), session, owner_of(request))
         except TooManyStreams as refused:
-            if refused.of_session:
-                page = error_page(429, "too_many_streams", "Too many pages of this browser are open; close some.")
+            if refused.of_owner:
+                page = error_page(429, "too_many_streams", "Too many of your pages are open; close some.")
             else:
                 page = error_page(503, "too_many_streams", "Too many dashboards are open; try again later.")
             return send_answer(responder, secured(*page, NOT_STORED, ("Retry-After", str(RETRY_AFTER_S))))

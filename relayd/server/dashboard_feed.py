@@ -5,7 +5,8 @@
    changed since then if that is still known, else the whole state.
 3. A slow client holds at most one event in memory. It misses changes, and then gets the whole state once it has read.
    One that reads nothing for STALLED_TICKS is disconnected.
-4. At most MAX_STREAMS streams are open, and MAX_OF_SESSION of one session.
+4. At most MAX_STREAMS streams are open, MAX_OF_OWNER of one consumer, and MAX_OF_SESSION of one session. ON_SOCKET of
+   them are for the admin socket only.
 """
 
 from __future__ import annotations
@@ -21,22 +22,15 @@ from relayd.access.sessions import Session
 from relayd.proxy.application import CompletedHandler, Handler, Responder
 from relayd.proxy.respond import Answer
 from relayd.server.dashboard_state import COLUMNS, State, difference
+from relayd.server.stream_places import StreamPlaces, TooManyStreams
 
 INTERVAL_S = 1.0
-MAX_STREAMS = 50
+MAX_STREAMS, MAX_OF_OWNER, ON_SOCKET = 50, 20, 5
 MAX_OF_SESSION = 6
 MAX_RECENT = 30  # differences for clients that reconnect
 MAX_RECENT_BYTES = 1 << 20
 SILENT_TICKS = 15
 STALLED_TICKS = 60
-
-
-class TooManyStreams(Exception):
-    """No further event stream is possible; `of_session`: because the session has too many."""
-
-    def __init__(self, of_session: bool) -> None:
-        super().__init__()
-        self.of_session = of_session
 
 
 class DashboardFeed:
@@ -46,6 +40,7 @@ class DashboardFeed:
         """`is_ending`: True if the process is about to end."""
         self._read, self._is_ending = read, is_ending
         self._streams: set[DashboardStream] = set()
+        self._places = StreamPlaces(MAX_STREAMS, MAX_OF_OWNER, ON_SOCKET)
         self._timer: asyncio.TimerHandle | None = None
         self._epoch = secrets.token_hex(4)
         self._number = 0  # of the newest state
@@ -54,27 +49,31 @@ class DashboardFeed:
         self._recent: deque[tuple[int, bytes]] = deque()  # differences: the number of the state that each leads to
         self._recent_bytes = 0
 
-    def open(self, responder: Responder, head: Answer, last_id: bytes | None, session: Session | None) -> Handler:
+    def open(
+        self, responder: Responder, head: Answer, last_id: bytes | None, session: Session | None, owner: str
+    ) -> Handler:
         """Begin a stream. `last_id` is the id of the last event that the client has. Raises TooManyStreams."""
         if session is not None and session.streams >= MAX_OF_SESSION:
-            raise TooManyStreams(of_session=True)
-        if len(self._streams) >= MAX_STREAMS:
-            raise TooManyStreams(of_session=False)
+            raise TooManyStreams(of_owner=True)
         if self._timer is None:
             self._advance()
-            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
-        stream = DashboardStream(self, responder, session)
+        missed = self._since(last_id)
+        first = b"retry: 2000\n\n" + (self._snapshot() if missed is None else missed)
+        self._places.take(owner)
+        stream = DashboardStream(self, responder, session, owner)
         self._streams.add(stream)
         if session is not None:
             session.streams += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._tick)
         responder.head(head.response)
-        missed = self._since(last_id)
-        stream.send(b"retry: 2000\n\n" + (self._snapshot() if missed is None else missed), self._number)
+        stream.send(first, self._number)
         return stream
 
     def forget(self, stream: DashboardStream) -> None:
         """Remove a stream that has ended."""
-        self._streams.discard(stream)
+        self._streams.remove(stream)
+        self._places.free(stream.owner)
         if not self._streams and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -141,8 +140,8 @@ class DashboardStream(CompletedHandler):
     """The stream of one client. `number` is that of the state that it has, `waited` counts the ticks for which it has
     read nothing, `silent` those without an event."""
 
-    def __init__(self, feed: DashboardFeed, responder: Responder, session: Session | None) -> None:
-        self._feed, self.responder, self._session = feed, responder, session
+    def __init__(self, feed: DashboardFeed, responder: Responder, session: Session | None, owner: str) -> None:
+        self._feed, self.responder, self._session, self.owner = feed, responder, session, owner
         self.is_behind = False
         self.number = self.waited = self.silent = 0
 

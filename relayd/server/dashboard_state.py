@@ -17,6 +17,7 @@ from relayd import __version__, clock
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin_views import ProcessState, milliseconds
+from relayd.server.exchange_number import number_of
 from relayd.telemetry.recent import BUCKETS, FAILURE_FIELDS, INTERVAL_S, LONGEST_TEXT, RecentFailure
 from relayd.telemetry.telemetry import Telemetry
 
@@ -35,7 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "process": ("value",),
     "streams": (
         "started", "state", "method", "path", "route", "consumer", "model", "upstream", "endpoint", "attempts",
-        "buffered", "sent", "tokens",
+        "buffered", "sent", "tokens", "id",
     ),
     "endpoints": (
         "upstream", "endpoint", "protocol", "state", "breaker", "forced", "health", "health_why", "available",
@@ -68,7 +69,7 @@ class DashboardState:
         upstreams = () if plan is None else (one.describe() for one in plan.upstreams.values())
         return {
             "process": self._process(wall_s),
-            "streams": {one.record.id: stream_row(one) for one in self._oldest()},
+            "streams": {number_of(one): stream_row(one) for one in self._oldest()},
             "endpoints": self._endpoints(upstreams, wall_s),
             "gates": self._gates(wall_s),
             "limits": self._limits(),
@@ -163,7 +164,7 @@ def stream_row(exchange: Exchange) -> Row:
     return [
         round(record.started_wall, 1), exchange.phase, record.method, record.path[:LONGEST_TEXT], record.route,
         record.consumer, "" if ai_request is None else (ai_request.model or "")[:LONGEST_TEXT], record.upstream,
-        record.endpoint, record.attempts, exchange.buffered(), record.bytes_out, tokens,
+        record.endpoint, record.attempts, exchange.buffered(), record.bytes_out, tokens, record.id,
     ]
 
 

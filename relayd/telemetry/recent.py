@@ -125,7 +125,8 @@ class Recent:
         while now - self._first >= len(buckets):
             self._first += len(buckets) == BUCKETS
             buckets.append([0, 0, 0, 0, 0])
-        return buckets[-1]  # also while the clock is set back
+        self._first -= self._first + len(buckets) - 1 - now  # the clock was set back, and so is the history
+        return buckets[-1]
 
     def _add_failure(self, record: Record) -> None:
         self._number += 1

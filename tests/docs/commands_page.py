@@ -45,7 +45,8 @@ PAGES = (
      "with \\fBadmin_write: true\\fR. A slow client misses some, and is told how many; the data of \\fBrelayd tail\\fR."),
     ("/upstreams/NAME/endpoints/ADDRESS/ACTION", "POST: \\fBdrain\\fR, \\fBdisable\\fR, \\fBenable\\fR, "
      "\\fBbreaker/open\\fR or \\fBbreaker/reset\\fR; the address percent-encoded. Kept over reloads."),
-    ("/streams/ID/cancel", "POST: end an exchange; its client gets an error or an incomplete response, and its record the "
+    ("/streams/ID/cancel", "POST: end an exchange, by its number (\\fB@12\\fR) or by its request id, if no other one has the "
+     "same; its client gets an error or an incomplete response, and its record the "
      "code \\fBstopped\\fR."),
     ("/state/show, /state/dry/CONSUMER, /state/forget/CONSUMER", "POST: what is held about consumers, and its deletion, as "
      "\\fBrelayd state\\fR does; the consumer percent-encoded."),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from relayd.cli.top.live_state import LiveState
 from tests.functional.harness.client import Client
 from tests.functional.harness.faults import until
 from tests.functional.harness.message import Message, request
@@ -154,22 +155,39 @@ def test_the_stream_sends_the_state_once_and_then_changes_and_resumes(alone: Rel
         assert events(client)[0] == "state"
 
 
-def test_event_streams_are_bounded_for_each_session_and_in_total(alone: Relay) -> None:
-    with contextlib.ExitStack() as stack:
-        sessions = [cookie(sign_in(alone)) for _ in range(9)]
-        for mine in sessions[:8]:
-            for _ in range(6):
-                stack.enter_context(listening(alone, mine))
-        seventh = ask(alone, "/dashboard/events", sessions[0])
-        assert (seventh.status, seventh.get("retry-after")) == (429, b"10")
-        for _ in range(2):
-            stack.enter_context(listening(alone, sessions[8]))
-        late = ask(alone, "/dashboard/events", sessions[8])
+def test_event_streams_are_bounded_for_each_session_each_consumer_and_in_total(upstream: Upstream, folder: Path) -> None:
+    keys = [b"sk-%d-0123456789abcdef" % number for number in range(4)]
+    for number, key in enumerate(keys):
+        (folder / f"key-{number}").write_bytes(key)
+    names = [f"ops-{number}" for number in range(4)]
+    change = {
+        "consumers": {name: {"key": {"file": str(folder / f"key-{number}")}} for number, name in enumerate(names)},
+        "routes": [
+            {"name": "pages", "match": {"prefix": "/dashboard/"}, "upstream": "admin", "allow": names},
+            {"name": "all", "match": {"prefix": "/"}, "upstream": "up"},
+        ],
+    }
+    with Relay(folder, upstream.url, change) as relay, contextlib.ExitStack() as stack:
+        sessions = [cookie(sign_in(relay, keys[0])) for _ in range(4)]
+        for mine, count in zip(sessions, (6, 6, 6, 2), strict=True):
+            for _ in range(count):
+                stack.enter_context(listening(relay, mine))
+        for mine in (sessions[0], sessions[3]):  # the bound of a session, and that of a consumer
+            refused = ask(relay, "/dashboard/events", mine)
+            assert (refused.status, refused.get("retry-after")) == (429, b"10")
+        for key, count in ((keys[1], 20), (keys[2], 5)):  # other consumers have places, until there are none
+            for _ in range(count):
+                stack.enter_context(listening(relay, b"X-API-Key: " + key))
+        late = ask(relay, "/dashboard/events", b"X-API-Key: " + keys[3])
         assert (late.status, json.loads(late.body)["error"]["code"]) == (503, "too_many_streams")
-        assert ask(alone, "/still-served").status == 200
-    until(lambda: alone.exchanges() == 0)
-    with listening(alone, sessions[0]) as client:
-        assert events(client)[0] == "state"
+        with Client(relay.admin_path) as local:  # the socket has places of its own
+            local.send(request(b"/dashboard/events", host=b"localhost"))
+            assert local.head_of_answer().status == 200
+        assert ask(relay, "/still-served").status == 200
+        stack.close()
+        until(lambda: relay.exchanges() == 0)
+        with listening(relay, sessions[0]) as client:
+            assert events(client)[0] == "state"
 
 
 def test_the_socket_serves_browsers_behind_a_forwarded_port_only(alone: Relay) -> None:
@@ -209,13 +227,13 @@ def test_a_stream_is_cancelled_by_its_id(alone: Relay) -> None:
 def test_a_thousand_clients_of_the_event_stream_are_answered_and_others_served(alone: Relay) -> None:
     key = b"X-API-Key: " + KEY
     with contextlib.ExitStack() as stack:
-        for _ in range(50):
+        for _ in range(20):
             stack.enter_context(listening(alone, key))
         with alone.client() as client:
-            for _ in range(950):
-                assert client.ask(request(b"/dashboard/events", key)).status == 503
+            for _ in range(980):
+                assert client.ask(request(b"/dashboard/events", key)).status == 429
         assert ask(alone, "/still-served").status == 200
-        assert alone.exchanges() == 50
+        assert alone.exchanges() == 20
     alone.wait_quiet()
 
 
@@ -237,11 +255,93 @@ def test_a_revoked_key_ends_its_session_and_its_event_stream(upstream: Upstream,
         key = keys("create", "alice", "--group", "admins").encode()
         mine = cookie(sign_in(relay, key))
         assert session(relay, mine)["consumer"] == "alice"
-        with listening(relay, mine) as client:
-            assert events(client)[0] == "state"
+        with listening(relay, mine) as client, listening(relay, b"Authorization: Bearer " + key) as with_key:
+            for one in (client, with_key):
+                assert events(one)[0] == "state"
             keys("revoke", "alice")
-            while (size := client.take_until(b"\r\n")) != b"0\r\n":
-                client.take(int(size, 16) + 2)
+            for one in (client, with_key):
+                while (size := one.take_until(b"\r\n")) != b"0\r\n":
+                    one.take(int(size, 16) + 2)
         assert ask(relay, "/dashboard/session", mine).status == 401
         assert ask(relay, "/dashboard/actions/reload", mine, method=b"POST").status == 401
         assert sign_in(relay, key).status == 401
+
+
+def test_two_requests_with_the_same_id_are_two_rows_and_each_is_cancelled_by_its_number(upstream: Upstream, folder: Path) -> None:
+    change = {
+        "listeners": {"public": {"trusted_proxies": ["127.0.0.1"]}},
+        "routes": [{"name": "pages", "match": {"prefix": "/dashboard/"}, "upstream": "admin"}],
+    }
+    with Relay(folder, upstream.url, change) as relay, contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(listening(relay, b"X-Request-ID: mine")) for _ in range(2))
+        live = LiveState()
+        while len(rows := {one["key"]: one["id"] for one in live.rows("streams")}) < 2:
+            name, data, _ = events(first)
+            live.replace(data) if name == "state" else live.change(data)
+        assert set(rows.values()) == {"mine"}
+        status, body = relay.admin("/streams/mine/cancel", "POST")
+        assert status == 409 and set(rows) == set(json.loads(body)["error"]["message"].rpartition(": ")[2].strip(".").split(", "))
+        older = json.loads(relay.admin("/streams")[1])["streams"][0]["number"]
+        assert older in rows and relay.admin(f"/streams/{older}/cancel", "POST")[0] == 200
+        first.read_all()
+        until(lambda: relay.exchanges() == 1)
+        events(second)
+
+
+HOST_OF_PAGE = (b"Accept-Language: en", b"User-Agent: Mozilla/5.0")
+
+
+@pytest.fixture
+def by_address(upstream: Upstream, folder: Path) -> Iterator[Relay]:
+    """A relayd whose operators are known by their address, and whose other pages are for everybody."""
+    (folder / "ops").write_bytes(KEY)
+    admin = {"upstream": "admin", "allow": ["lan", "ops"], "admin_write": True}
+    change = {
+        "consumers": {"lan": {"addresses": ["127.0.0.1"]}, "ops": {"key": {"file": str(folder / "ops")}}},
+        "routes": [
+            {"name": "named", "match": {"prefix": "/named/", "host": "relayd.test"}, "admin_prefix": "/named", **admin},
+            {"name": "inside", "match": {"prefix": "/in/"}, "admin_prefix": "/in", **admin},
+            {"name": "open", "match": {"prefix": "/open/"}, "upstream": "admin", "admin_prefix": "/open"},
+        ],
+    }
+    with Relay(folder, upstream.url, change) as relay:
+        yield relay
+
+
+def test_a_page_under_a_foreign_name_does_nothing_with_the_address_of_its_browser(by_address: Relay) -> None:
+    def status(path: bytes, *fields: bytes, method: bytes = b"GET", host: bytes = b"evil.test:8080") -> tuple[int, str]:
+        with by_address.client() as client:
+            answer = client.ask(request(path, *fields, b"Connection: close", method=method, host=host))
+        found = json.loads(answer.body) if answer.status == 403 else {}
+        return answer.status, found.get("error", {}).get("code", "")
+
+    rebound = (*HOST_OF_PAGE, b"Origin: http://evil.test:8080", b"Sec-Fetch-Site: same-origin")
+    for path, method in ((b"/in/status", b"GET"), (b"/in/dashboard/", b"GET"), (b"/in/events", b"GET"), (b"/in/reload", b"POST")):
+        assert status(path, *rebound, method=method) == (403, "wrong_host"), path
+    assert status(b"/in/reload", b"Origin: http://evil.test:8080", method=b"POST") == (403, "wrong_host")
+    assert status(b"/in/status", *rebound, b"Authorization: Bearer sk-guess")[0] == 401
+    # Its own pages, under an address, as localhost, or under a name that the route states:
+    for host in (b"127.0.0.1:8080", b"localhost:8080", b"[::1]:8080"):
+        own = (*HOST_OF_PAGE, b"Origin: http://" + host, b"Sec-Fetch-Site: same-origin")
+        assert status(b"/in/reload", *own, method=b"POST", host=host) == (200, "")
+    named = (*HOST_OF_PAGE, b"Origin: http://relayd.test")
+    assert status(b"/named/reload", *named, method=b"POST", host=b"relayd.test") == (200, "")
+    # A known key, programs, and pages for everybody:
+    assert status(b"/in/status", *rebound, b"X-API-Key: " + KEY) == (200, "")
+    assert status(b"/in/status", b"User-Agent: curl/8.0") == (200, "")
+    assert status(b"/in/reload", b"User-Agent: curl/8.0", method=b"POST") == (200, "")
+    assert status(b"/open/status", *rebound) == (200, "")
+
+
+def test_a_page_of_another_site_reads_nothing_and_an_action_needs_the_name_of_its_site(by_address: Relay) -> None:
+    def status(path: bytes, *fields: bytes, method: bytes = b"GET") -> int:
+        with by_address.client() as client:
+            return int(client.ask(request(path, *HOST_OF_PAGE, *fields, b"Connection: close", method=method, host=b"127.0.0.1")).status)
+
+    other = (b"Sec-Fetch-Site: cross-site", b"Origin: https://evil.test")
+    assert status(b"/in/events", *other, b"Sec-Fetch-Mode: cors") == 403
+    assert status(b"/in/status", b"Origin: https://evil.test") == 403
+    assert status(b"/in/reload", *other, method=b"POST") == 403
+    assert status(b"/in/reload", method=b"POST") == 403  # a browser that names no site
+    assert status(b"/in/dashboard/", b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: navigate") == 200  # a link
+    assert status(b"/in/status", b"Sec-Fetch-Site: none") == 200

@@ -80,7 +80,7 @@ class Interaction:
         rows, wanted = self.state.rows(view.table), current.filter.casefold()
         if wanted:
             rows = [row for row in rows if any(wanted in one.text(row, now_s).casefold() for one in view.columns)]
-        rows.sort(key=lambda row: str(row["key"]))  # equal rows keep their order
+        rows.sort(key=lambda row: sort_key(str(row["key"])))  # equal rows keep their order
         rows.sort(key=lambda row: current.column.sort(row, now_s), reverse=current.descending)
         return rows
 
@@ -224,6 +224,11 @@ class Interaction:
     def actions(self) -> tuple[RowAction, ...]:
         """The actions of the view, none if they are not permitted."""
         return self.view.actions if self.may_write else ()
+
+
+def sort_key(key: str) -> tuple[int, str]:
+    """Numbers in their order: the older stream is the first one."""
+    return len(key), key
 
 
 def column_of(view: View, title: str) -> Column:

@@ -159,7 +159,7 @@ STREAMS = View(
         counted("TOKENS", 5, "tokens", short),
         figure("TOKENS/S", 8, rate, short),
         words("REQUEST", 2, request_of, 48),
-        named("ID", 13, "key"),
+        named("ID", 13, "id"),
     ), "AGE", True, "No request is under way.",
     (RowAction("c", "cancel", cancel_path, cancel_question),),
 )  # fmt: skip

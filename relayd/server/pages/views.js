@@ -126,11 +126,11 @@ class Streams {
       number("buffered", "Buffered", (row) => row.buffered, bytes),
       number("sent", "Sent", (row) => row.sent, bytes),
       number("tokens", "Tokens", (row) => row.tokens || null, (value) => `~${short(value)}`),
-      { name: "id", title: "Id", kind: "text", text: (row) => row.key },
+      plain("id", "Id"),
     ], {
       sort: "age", descending: true, empty: "No request is under way.",
       actions: actions.may && ((row) => [{
-        label: "Cancel", name: row.key, kind: "danger",
+        label: "Cancel", name: row.id, kind: "danger",
         run: () => actions.ask(`streams/${part(row.key)}/cancel`, "Cancel this request?",
           `${row.method} ${row.path} of ${row.consumer || "no consumer"}, ${span(now() - row.started)} old. Its client gets an incomplete or failed response.`, "Cancel request"),
       }]),

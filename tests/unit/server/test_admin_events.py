@@ -6,6 +6,7 @@ import pytest
 
 from relayd.server import admin_events
 from relayd.server.admin_events import EventFeed, EventStream
+from relayd.server.stream_places import TooManyStreams
 from tests.unit.proxy.harness import until
 from tests.unit.server.recording_responder import RecordingResponder
 
@@ -29,7 +30,7 @@ def status(monkeypatch: pytest.MonkeyPatch) -> Status:
 
 def subscribed(feed: EventFeed) -> tuple[RecordingResponder, EventStream]:
     responder = RecordingResponder()
-    stream = feed.open(responder, "GET")
+    stream = feed.open(responder, "GET", "team")
     assert isinstance(stream, EventStream)
     return responder, stream
 
@@ -93,17 +94,38 @@ async def test_no_event_is_created_without_clients(status: Status) -> None:
 
 
 async def test_the_number_of_clients_is_bounded(status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_events, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(admin_events, "MAX_OF_OWNER", 1)
     feed = EventFeed(status, bool)
     _, stream = subscribed(feed)
-    assert feed.open(RecordingResponder(), "GET") is None
-    stream.close()
+    with pytest.raises(TooManyStreams):
+        feed.open(RecordingResponder(), "GET", "team")
+    other = feed.open(RecordingResponder(), "GET", "other")
+    for one in (stream, other):
+        one.close()
     subscribed(feed)[1].close()
+
+
+async def test_a_client_whose_first_event_fails_is_not_subscribed(status: Status) -> None:
+    faults = [RuntimeError("one upstream")]
+
+    def read() -> bytes:
+        if faults:
+            raise faults.pop()
+        return status()
+
+    feed, responder = EventFeed(read, bool), RecordingResponder()
+    with pytest.raises(RuntimeError, match="one upstream"):
+        feed.open(responder, "GET", "team")
+    assert responder.response is None and not feed._clients
+    first, stream = subscribed(feed)
+    await until(lambda: len(first.pieces) > 2)
+    assert responder.pieces == []
+    stream.close()
 
 
 async def test_head_has_the_fields_of_the_stream_and_ends(status: Status) -> None:
     responder = RecordingResponder()
     feed = EventFeed(status, bool)
-    assert feed.open(responder, "HEAD") is not None
+    assert feed.open(responder, "HEAD", "team") is not None
     assert responder.ended and not responder.written and not status.made
     assert responder.response is not None and responder.response.length is None

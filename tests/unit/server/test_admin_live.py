@@ -167,6 +167,21 @@ def under_way(views: Views, number: int, **record: Any) -> None:
         setattr(exchange.record, name, value)
 
 
+async def test_exchanges_with_the_same_request_id_are_told_apart_by_their_numbers() -> None:
+    async with admin_views() as views:
+        planned(views)
+        under_way(views, 3, id="same", path="/one")
+        under_way(views, 9, id="same", path="/two")
+        rows = {one["path"]: one for one in views.get("/streams")[1]["streams"]}
+        numbers = {one["number"] for one in rows.values()}
+        with pytest.raises(admin_live.NotPossible, match="2 exchanges have this request id") as fault:
+            admin_live.cancel(views.gateway, "/streams/same/cancel")
+        assert len(numbers) == 2 and all(number in str(fault.value) for number in numbers)
+        with pytest.raises(admin_live.NotFound):
+            admin_live.cancel(views.gateway, "/streams/@1/cancel")
+        views.gateway.exchanges.clear()
+
+
 async def test_streams_are_shown_the_oldest_first_and_without_the_query() -> None:
     async with admin_views() as views:
         planned(views)

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from relayd.server import admin_records
-from relayd.server.admin_records import FOLLOWING, MAX_CLIENTS, RecordFeed, RecordStream
+from relayd.server.admin_records import FOLLOWING, MAX_OF_OWNER, RecordFeed, RecordStream
+from relayd.server.stream_places import TooManyStreams
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
@@ -26,7 +27,7 @@ class Case:
 
     def subscribed(self) -> tuple[RecordingResponder, RecordStream]:
         responder = RecordingResponder()
-        stream = self.feed.open(responder, "GET")
+        stream = self.feed.open(responder, "GET", "")
         assert isinstance(stream, RecordStream)
         return responder, stream
 
@@ -83,10 +84,11 @@ async def test_a_slow_client_has_a_bound_and_learns_how_many_it_missed(case: Cas
 
 
 async def test_a_stream_ends_with_the_process_and_clients_are_bounded(case: Case) -> None:
-    streams = [case.subscribed() for _ in range(MAX_CLIENTS)]
-    assert case.feed.open(RecordingResponder(), "GET") is None
+    streams = [case.subscribed() for _ in range(MAX_OF_OWNER)]
+    with pytest.raises(TooManyStreams):
+        case.feed.open(RecordingResponder(), "GET", "")
     head = RecordingResponder()
-    assert case.feed.open(head, "HEAD") is not None and head.ended
+    assert case.feed.open(head, "HEAD", "") is not None and head.ended
     case.account()
     case.ending = True
     await until(lambda: all(responder.ended for responder, _ in streams))

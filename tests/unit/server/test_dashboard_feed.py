@@ -10,8 +10,9 @@ import pytest
 from relayd.access.sessions import Session
 from relayd.proxy.respond import answer
 from relayd.server import dashboard_feed
-from relayd.server.dashboard_feed import DashboardFeed, DashboardStream, TooManyStreams
+from relayd.server.dashboard_feed import DashboardFeed, DashboardStream
 from relayd.server.dashboard_state import State
+from relayd.server.stream_places import TooManyStreams
 from tests.unit.proxy.harness import until
 from tests.unit.server.recording_responder import RecordingResponder
 
@@ -35,10 +36,10 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Source:
 
 
 def opened(
-    feed: DashboardFeed, last_id: bytes | None = None, session: Session | None = None
+    feed: DashboardFeed, last_id: bytes | None = None, session: Session | None = None, owner: str = ""
 ) -> tuple[RecordingResponder, DashboardStream]:
     responder = RecordingResponder()
-    stream = feed.open(responder, answer(200, "text/event-stream", b""), last_id, session)
+    stream = feed.open(responder, answer(200, "text/event-stream", b""), last_id, session, owner)
     assert isinstance(stream, DashboardStream)
     return responder, stream
 
@@ -110,7 +111,7 @@ async def test_a_client_that_never_reads_is_disconnected(source: Source, monkeyp
     feed = DashboardFeed(source, bool)
     dead = RecordingResponder()
     dead.has_room = False
-    stream = feed.open(dead, answer(200, "text/event-stream", b""), None, None)
+    stream = feed.open(dead, answer(200, "text/event-stream", b""), None, None, "")
     await until(lambda: dead.failed)
     assert len(dead.pieces) == 1
     stream.close()
@@ -142,18 +143,29 @@ async def test_a_stream_whose_state_cannot_be_read_is_not_counted(source: Source
     opened(feed, None, session)[1].close()
 
 
-async def test_streams_are_bounded_for_each_session_and_in_total(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_streams_are_bounded_for_each_session_each_consumer_and_in_total(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard_feed, "MAX_OF_OWNER", 3)
+    monkeypatch.setattr(dashboard_feed, "ON_SOCKET", 1)
     monkeypatch.setattr(dashboard_feed, "MAX_STREAMS", 4)
     monkeypatch.setattr(dashboard_feed, "MAX_OF_SESSION", 2)
-    feed, mine = DashboardFeed(source, bool), Session(b"d", 1e9)
-    streams = [opened(feed, None, mine)[1] for _ in range(2)]
+    feed, mine, new = DashboardFeed(source, bool), Session(b"d", 1e9), Session(b"d", 1e9)
+    streams = [opened(feed, None, mine, "ops")[1] for _ in range(2)]
     with pytest.raises(TooManyStreams) as refused:
-        opened(feed, None, mine)
-    assert refused.value.of_session
-    streams += [opened(feed)[1] for _ in range(2)]
+        opened(feed, None, mine, "ops")
+    assert refused.value.of_owner
+    streams.append(opened(feed, None, new, "ops")[1])
+    with pytest.raises(TooManyStreams) as refused:
+        opened(feed, None, new, "ops")
+    assert refused.value.of_owner
+    with pytest.raises(TooManyStreams) as refused:
+        opened(feed, None, None, "other")
+    assert not refused.value.of_owner
+    streams.append(opened(feed)[1])
     with pytest.raises(TooManyStreams) as refused:
         opened(feed)
-    assert not refused.value.of_session
+    assert not refused.value.of_owner and new.streams == 1
     for stream in streams:
         stream.close()
     assert mine.streams == 0

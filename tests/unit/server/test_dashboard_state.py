@@ -63,6 +63,7 @@ async def test_the_state_has_a_cell_for_each_column_and_shows_what_happens() -> 
         )
         gateway.exchanges.add(cast(Exchange, exchange))
         state = DashboardState(gateway, telemetry, views.state).read()
+        (number,) = state["streams"]
         gateway.exchanges.clear()
         assert set(state) == set(COLUMNS)
         for name, rows in state.items():
@@ -73,7 +74,8 @@ async def test_the_state_has_a_cell_for_each_column_and_shows_what_happens() -> 
             return state[table][key][COLUMNS[table].index(column)]
 
         assert cell("process", "generation", "value") == 7 and cell("process", "warnings", "value") == ["a warning"]
-        assert (cell("streams", "one", "model"), cell("streams", "one", "tokens"), cell("streams", "one", "buffered")) == ("m", 10, 7)
+        assert (cell("streams", number, "model"), cell("streams", number, "tokens"), cell("streams", number, "buffered")) == ("m", 10, 7)
+        assert cell("streams", number, "id") == "one"
         key = f"first {label}"
         assert (cell("endpoints", key, "p50"), cell("endpoints", key, "breaker")) == (200, "closed")
         assert cell("endpoints", key, "outcomes") == {"complete": 1, "connect_failed": 1}
@@ -108,4 +110,16 @@ async def test_the_oldest_streams_are_shown_if_there_are_too_many(monkeypatch: p
             views.gateway.exchanges.add(cast(Exchange, exchange))
         state = DashboardState(views.gateway, views.telemetry, views.state).read()
         views.gateway.exchanges.clear()
-        assert set(state["streams"]) == {"0", "1"}
+        assert {row[COLUMNS["streams"].index("id")] for row in state["streams"].values()} == {"0", "1"}
+
+
+async def test_two_exchanges_with_the_same_request_id_are_two_rows_which_keep_their_keys() -> None:
+    async with admin_views() as views:
+        for path in ("/one", "/two"):
+            exchange = InFlight(record=record(id="same", path=path), ai_request=None, phase="queue", buffered=lambda: 0)
+            views.gateway.exchanges.add(cast(Exchange, exchange))
+        reader = DashboardState(views.gateway, views.telemetry, views.state)
+        state, later = reader.read()["streams"], reader.read()["streams"]
+        views.gateway.exchanges.clear()
+        assert sorted(row[COLUMNS["streams"].index("path")] for row in state.values()) == ["/one", "/two"]
+        assert later == state

@@ -48,9 +48,14 @@ def test_the_history_is_an_hour_whatever_the_clock_does(wall: Wall) -> None:
     first, buckets = recent.history()
     assert len(buckets) == BUCKETS and first + BUCKETS - 1 == wall.now // INTERVAL_S
     assert buckets[-1] == [1, 0, 0, 0, 0] and sum(bucket[0] for bucket in buckets) == 3
-    wall.now -= 100_000
+    wall.now -= 100_000  # the clock is set back: the history goes on from the new time
     recent.add(record())
-    assert recent.history()[1][-1][0] == 2
+    assert recent.history()[0] + BUCKETS - 1 == wall.now // INTERVAL_S and recent.history()[1][-1][0] == 2
+    for _ in range(3):
+        wall.now += INTERVAL_S
+        recent.add(record())
+    first, buckets = recent.history()
+    assert first + BUCKETS - 1 == wall.now // INTERVAL_S and [one[0] for one in buckets[-4:]] == [2, 1, 1, 1]
     wall.now += 10_000_000
     assert recent.history() == (wall.now // INTERVAL_S, [[0, 0, 0, 0, 0]])
 
