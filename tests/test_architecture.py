@@ -34,7 +34,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "dns": ("relayd/upstream/dns_client.py",),
     "statsd": ("relayd/telemetry/sinks/statsd.py",),
     "acme": ("relayd/acme/client.py",),
-    "cryptography": ("relayd/acme/", "relayd/protocols/openai_responses/seal.py", "relayd/server/certificate.py"),
+    "cryptography": ("relayd/acme/", "relayd/wire/seal.py", "relayd/server/certificate.py"),
     "josepy": ("relayd/acme/client.py",),
     "jwt": ("relayd/access/token_signature.py",),
     "redis": ("relayd/stores/_redis/client.py", "relayd/stores/_redis/scan.py"),

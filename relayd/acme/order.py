@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from relayd.acme import schedule
 from relayd.acme.client import AcmeClient, AcmeFault, Challenge, Stopped
 from relayd.acme.dns_hook import HookFault, run_hook
 from relayd.acme.keys import Leaf, challenge_pem, key_pem, new_key, read_leaf, request_pem
+from relayd.acme.sharing import Lease
 from relayd.acme.spec import CertificateSpec
 from relayd.acme.state import MAX_BYTES, UNFINISHED, Record, State
 from relayd.schema.files import FileFault, read_file
@@ -29,11 +29,11 @@ RECORD_PREFIX = "_acme-challenge."
 
 @dataclass(frozen=True, slots=True)
 class Orderer:
-    """The means of an attempt. `environment`: of the DNS hook."""
+    """The means of an attempt. `environment`: of the DNS hook. `lease` shares what is written to the state."""
 
     state: State
     environment: Mapping[str, str]
-    stop: threading.Event
+    lease: Lease
 
     def attempt(self, spec: CertificateSpec, record: Record, chance: float) -> Record:
         """Obtain a certificate. Returns the new record, with an error if the attempt failed. Raises Stopped; OSError if
@@ -43,16 +43,21 @@ class Orderer:
             record, failures=record.failures + 1, tried_at=now, error=UNFINISHED,
             next_try=now + schedule.pause_s(record.failures + 1, chance),
         )
-        self.state.write_record(spec.name, failing)
+        self._write_record(spec, failing)
         self.state.remove_challenges()
+        self.lease.end_answer()
         try:
             with self.state.reserve(spec.name):
                 done = self._try_directories(spec, record, failing, chance)
         except Stopped:
-            self.state.write_record(spec.name, record)
+            self._write_record(spec, record)
             raise
-        self.state.write_record(spec.name, done)
+        self._write_record(spec, done)
         return done
+
+    def _write_record(self, spec: CertificateSpec, record: Record) -> None:
+        self.state.write_record(spec.name, record)
+        self.lease.share(spec.name)
 
     def _try_directories(self, spec: CertificateSpec, record: Record, failing: Record, chance: float) -> Record:
         """The record after the first directory that issues, or after all have failed."""
@@ -64,7 +69,7 @@ class Orderer:
                 held[url] = record.held[url]
                 reasons.append(f"{url}: asked for a pause of {held[url] - now:.0f} s more")
                 continue
-            client = AcmeClient(url, spec.section, self.state, self.stop)
+            client = AcmeClient(url, spec.section, self.state, self.lease.halt)
             try:
                 return self._issue(spec, client, url, kind, chance, self._replaced(spec, record, url))
             except AcmeFault as fault:
@@ -75,6 +80,7 @@ class Orderer:
                 reasons.append(str(fault))
             finally:
                 client.close()
+                self.lease.share_account(url)
         next_try = failing.next_try
         if len(held) == len(spec.section.directory):  # no directory may be asked earlier
             next_try = max(next_try, min(held.values()))
@@ -107,12 +113,12 @@ class Orderer:
 
     def ask(self, spec: CertificateSpec, record: Record, leaf: Leaf, chance: float) -> Record:
         """Ask the authority when to renew (ARI). Returns the new record, stored. Raises OSError and Stopped."""
-        client = AcmeClient(record.directory, spec.section, self.state, self.stop)
+        client = AcmeClient(record.directory, spec.section, self.state, self.lease.halt)
         try:
             done = self._with_suggestion(record, client, leaf, chance)
         finally:
             client.close()
-        self.state.write_record(spec.name, done)
+        self._write_record(spec, done)
         return done
 
     def _with_suggestion(self, record: Record, client: AcmeClient, leaf: Leaf, chance: float) -> Record:
@@ -145,14 +151,13 @@ class Orderer:
                 with contextlib.suppress(HookFault, Stopped):  # the record does no harm
                     self._run_hook(spec, "delete", challenge)
             return
-        authorization = challenge.authorization.encode("ascii")
-        name = challenge.token if kind == "http-01" else challenge.domain
-        content = authorization if kind == "http-01" else challenge_pem(challenge.domain, authorization)
-        state.add_challenge(kind, name, content)
+        key = add_challenge(state, kind, challenge.domain, challenge.token, challenge.authorization)
         try:
+            self.lease.answer(kind, challenge.domain, challenge.token, challenge.authorization)
             yield
         finally:
-            state.remove_challenge(kind, name)
+            state.remove_challenge(kind, key)
+            self.lease.end_answer()
 
     def _run_hook(self, spec: CertificateSpec, action: str, challenge: Challenge) -> None:
         section = spec.section
@@ -161,11 +166,19 @@ class Orderer:
         }
         argv = (*section.dns_hook, action, RECORD_PREFIX + challenge.domain, challenge.value)
         try:
-            run_hook(argv, float(section.dns_hook_timeout), environment, self.stop)
+            run_hook(argv, float(section.dns_hook_timeout), environment, self.lease.halt)
         except HookFault:
-            if self.stop.is_set():  # which has killed it
+            if self.lease.halt.is_set():  # which has killed it
                 raise Stopped from None
             raise
+
+
+def add_challenge(state: State, kind: str, domain: str, token: str, authorization: str) -> str:
+    """Answer a challenge of http-01 or tls-alpn-01 from now on. Returns its key in the state. Raises OSError."""
+    content = authorization.encode("ascii")
+    key = token if kind == "http-01" else domain
+    state.add_challenge(kind, key, content if kind == "http-01" else challenge_pem(domain, content))
+    return key
 
 
 def examine(state: State, name: str) -> Leaf | None:

@@ -46,7 +46,8 @@ class Record:
 
     `failures`: consecutive failed attempts. `next_try`: no attempt before. `renew_at`: the planned renewal, 0 without a
     certificate. `suggested` is true if the authority has suggested this time (ARI, RFC 9773), and `ask_at` the time to
-    ask again. `held`: directories that asked for a pause, with its end.
+    ask again. `held`: directories that asked for a pause, with its end. `origin`: the machine that has obtained the
+    certificate, empty if it is this one.
     """
 
     directory: str = ""
@@ -58,6 +59,13 @@ class Record:
     suggested: bool = False
     ask_at: float = 0.0
     held: dict[str, float] = dataclasses.field(default_factory=dict)
+    origin: str = ""
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Record:
+        """The record of a JSON object. Unknown keys are ignored. Raises TypeError or ValueError."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        return cls(**{key: _converted(known[key].type, value) for key, value in data.items() if key in known})
 
 
 class State:
@@ -79,10 +87,8 @@ class State:
 
     def read_record(self, name: str) -> Record:
         data = self._read_json(self._record_file(name))
-        known = {field.name: field for field in dataclasses.fields(Record)}
         try:
-            values = {key: _converted(known[key].type, value) for key, value in data.items() if key in known}
-            return Record(**values)
+            return Record.of(data)
         except (TypeError, ValueError):
             self._set_aside(self._record_file(name))
             return Record()

@@ -2,7 +2,10 @@
 
 1. A daemon thread: a directory that hangs delays neither the end of the process nor a request.
 2. Instances with the same state take turns: the one with the lock reads the state again, and orders what is still due.
-3. No fault ends the thread. It looks at all certificates once a minute, so changes of the clock have no effect.
+   Machines that share certificates take turns in the same way, with a lease (acme/sharing).
+3. While the server that machines share is away, nothing is ordered as long as it can wait: until a certificate has a
+   tenth of its lifetime left, or for ALONE_S if there is none. Then the machine orders alone.
+4. No fault ends the thread. It looks at all certificates once a minute, so changes of the clock have no effect.
 """
 
 from __future__ import annotations
@@ -10,18 +13,20 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from relayd import clock, registry
 from relayd.acme import schedule
+from relayd.acme.sharing import Alone, Away, Lease, NoSharing, Sharing
 from relayd.acme.spec import CertificateSpec
 from relayd.acme.state import LockedByOther, Record, State
 
 LONGEST_WAIT_S = 60.0
 OTHER_S = 2.0  # between two looks while another instance orders
+ALONE_S = 300.0  # how long a missing certificate waits for the server that machines share
 FAULT_S = 60.0  # after a fault of the state, such as a full disk
 
 
@@ -43,10 +48,12 @@ class Worker:
 
     def __init__(
         self, state: State, environment: Mapping[str, str], report: Callable[[Standing], None],
-        may_order: Callable[[], bool] = lambda: True,
+        may_order: Callable[[], bool] = lambda: True, sharing: Sharing | None = None,
     ) -> None:
+        self._sharing = sharing or NoSharing()
+        self._halt = self._stop = threading.Event()
+        self._away_since_s: float | None = None
         self._state, self._environment, self._report, self._may_order = state, environment, report, may_order
-        self._stop = threading.Event()
         self._wake = threading.Condition()
         self._woken = False
         self._specs: tuple[CertificateSpec, ...] = ()
@@ -82,6 +89,7 @@ class Worker:
     def stop(self) -> None:
         """End the thread at its next step."""
         self._stop.set()
+        self._halt.set()
         with self._wake:
             self._wake.notify()
 
@@ -113,7 +121,6 @@ class Worker:
         with self._wake:
             specs, forced = self._specs, frozenset(self._forced)
         self._state.prepare()
-        orderer = ordering.Orderer(self._state, self._environment, self._stop)
         wait_s = LONGEST_WAIT_S
         for spec in specs:
             if self._stop.is_set():
@@ -123,9 +130,14 @@ class Worker:
             try:
                 standing = self._look(ordering, spec)
                 if self._is_due(standing, spec, forced) and self._may_order():
-                    with self._state.lock():
-                        standing = self._act(ordering, orderer, spec, forced)
+                    with self._state.lock(), self._lease(standing, spec, forced) as lease:
+                        standing = self._act(ordering, lease, spec, forced)
                 self._report(standing)
+            except Away as away:
+                wait_s = min(wait_s, OTHER_S)
+                if self._order_at(standing, spec) <= clock.wall():  # otherwise only a question waits
+                    self._report(self._waiting(standing, str(away)))
+                continue
             except LockedByOther:
                 wait_s = min(wait_s, OTHER_S)
                 continue
@@ -133,6 +145,34 @@ class Worker:
                 standing = self._failed_state(spec, error)
             wait_s = min(wait_s, max(self._next_action(standing, spec) - clock.wall(), 0.1))
         return wait_s
+
+    @contextlib.contextmanager
+    def _lease(self, standing: Standing, spec: CertificateSpec, forced: frozenset[str]) -> Iterator[Lease]:
+        """Exclude other machines. Raises LockedByOther, and Away if the certificate can wait."""
+        with contextlib.ExitStack() as held:
+            try:
+                lease = held.enter_context(self._sharing.lease(self._stop))
+                self._away_since_s = None
+            except Away:
+                if self._away_since_s is None:
+                    self._away_since_s = clock.monotonic()
+                if standing.ends_s:
+                    can_wait = clock.wall() < schedule.latest_renewal(standing.begins_s, standing.ends_s)
+                else:
+                    can_wait = clock.monotonic() < self._away_since_s + ALONE_S
+                if can_wait and spec.name not in forced:
+                    raise
+                lease = Alone(self._stop)
+            self._halt = lease.halt
+            if self._stop.is_set():
+                self._halt.set()
+            yield lease
+
+    @staticmethod
+    def _waiting(standing: Standing, reason: str) -> Standing:
+        """What is shown while a certificate waits for the server that machines share."""
+        text = f"waits for the store that machines share: {reason}"
+        return replace(standing, record=replace(standing.record, error=text), urgency=standing.urgency or "warning")
 
     def _look(self, ordering: ModuleType, spec: CertificateSpec, event: str = "") -> Standing:
         written, leaf = self._state.read_record(spec.name), ordering.examine(self._state, spec.name)
@@ -169,19 +209,26 @@ class Worker:
         return spec.name in forced or self._next_action(standing, spec) <= clock.wall()
 
     def _act(
-        self, ordering: ModuleType, orderer: Any, spec: CertificateSpec, forced: frozenset[str]
+        self, ordering: ModuleType, lease: Lease, spec: CertificateSpec, forced: frozenset[str]
     ) -> Standing:
-        """Order, or ask the authority; unless another instance has done so meanwhile. The lock is held."""
+        """Order, or ask the authority; unless another instance has done so meanwhile. The lock is held. Raises
+        LockedByOther if the lease was lost meanwhile."""
+        orderer = ordering.Orderer(self._state, self._environment, lease)
         standing = self._look(ordering, spec)
         if not self._is_due(standing, spec, forced):
             return standing
         chance = self._random.random()
-        if spec.name in forced or self._order_at(standing, spec) <= clock.wall():
-            with self._wake:
-                self._forced.discard(spec.name)
-            record = orderer.attempt(spec, standing.record, chance)
-            return self._look(ordering, spec, "failed" if record.error else "issued")
-        orderer.ask(spec, standing.record, ordering.examine(self._state, spec.name), chance)
+        try:
+            if spec.name in forced or self._order_at(standing, spec) <= clock.wall():
+                with self._wake:
+                    self._forced.discard(spec.name)
+                record = orderer.attempt(spec, standing.record, chance)
+                return self._look(ordering, spec, "failed" if record.error else "issued")
+            orderer.ask(spec, standing.record, ordering.examine(self._state, spec.name), chance)
+        except ordering.Stopped:
+            if self._stop.is_set():
+                raise
+            raise LockedByOther from None
         return self._look(ordering, spec)
 
     def _failed_state(self, spec: CertificateSpec, error: OSError) -> Standing:

@@ -14,6 +14,7 @@ from relayd.schema import Duration, Secret, section, setting
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MAX_DOMAINS = 100
+LEAST_KEY = 32  # characters of a sharing key
 # Names that no public certificate authority certifies: RFC 6761, RFC 6762, RFC 7686, RFC 8375, ICANN's `internal`.
 PRIVATE_ENDINGS = ("local", "localdomain", "internal", "home.arpa", "onion", "invalid", "lan", "home", "corp")
 
@@ -39,6 +40,9 @@ class Acme:
     thirds of its lifetime. An attempt ends after 300 seconds with a directory that is too slow. If this fails, the old certificate stays in use, attempts are repeated with increasing pauses,
     also across restarts, and warnings become more urgent. State (account keys, certificates and their keys, attempts) is in
     the folder `acme` of the state directory, /var/lib/relayd, readable by relayd only.
+
+    Instances of one machine share this folder. Machines share certificates with `store: {kind: redis}` and `sharing_key`: one
+    of them orders, all answer the challenges of the authority, and all serve the certificate. relayd-scaling(7) has the details.
     """
 
     domains: tuple[str, ...] = setting(doc="The DNS names, each of which gets a certificate. A wildcard (`*.example.org`) needs `dns_hook`.", example=["ai.example.org"])
@@ -51,7 +55,11 @@ class Acme:
     key_type: Literal["ecdsa", "rsa"] = setting(default="ecdsa", doc="Key of the certificates: ECDSA P-256 or RSA 2048. A change takes effect with the next renewal.")
     eab: Eab | None = setting(default=None, doc="The account at an authority that requires external account binding.")
 
+    sharing_key: Secret | None = setting(default=None, doc="The key with which machines encrypt what they share through the store in Redis: certificates with their private keys, accounts, challenges. Give all machines the same one, of at least 32 random characters: `openssl rand -base64 32`. Without it each machine orders for itself.")
+
     def check(self) -> Iterable[tuple[str, str]]:
+        if self.sharing_key is not None and len(self.sharing_key.reveal()) < LEAST_KEY:
+            yield "sharing_key", f"has less than {LEAST_KEY} characters; make one with: openssl rand -base64 32"
         if len(self.domains) > MAX_DOMAINS:
             yield "domains", f"has more than {MAX_DOMAINS} names"
         seen: set[str] = set()

@@ -13,8 +13,16 @@ UNKNOWN = -1  # the port of a Unix socket or of a socket from systemd
 
 
 def faults(listeners: Mapping[str, Listener]) -> Iterator[tuple[str, str]]:
-    """Two listeners that want different certificates for one name."""
+    """Two listeners that want different certificates for one name, or share them with different keys."""
     owners: dict[str, tuple[str, Acme]] = {}
+    keys = {name: acme.sharing_key for name, acme in acme_sections(listeners)}
+    for name, key in keys.items():
+        if key != (first := next(iter(keys.values()))):
+            other = next(iter(keys))
+            yield f"listeners.{name}.tls.acme.sharing_key", (
+                f"listeners.{other} has another sharing_key; all listeners need the same one" if key is not None and first is not None
+                else f"must be the same in listeners.{other}: all certificates are shared, or none"
+            )
     for name, acme in acme_sections(listeners):
         for index, domain in enumerate(acme.domains):
             other, theirs = owners.setdefault(domain.lower(), (name, acme))
@@ -22,8 +30,14 @@ def faults(listeners: Mapping[str, Listener]) -> Iterator[tuple[str, str]]:
                 yield f"listeners.{name}.tls.acme.domains[{index}]", f"listeners.{other} has other settings for this name"
 
 
-def cautions(listeners: Mapping[str, Listener]) -> Iterator[tuple[str, str]]:
-    """Challenges that reach relayd only if another device forwards them, and redirects to nowhere."""
+def cautions(listeners: Mapping[str, Listener], has_shared_store: bool) -> Iterator[tuple[str, str]]:
+    """Challenges that reach relayd only if another device forwards them, redirects to nowhere, and certificates that
+    several machines would order each for itself."""
+    for name, acme in acme_sections(listeners):
+        if has_shared_store and acme.sharing_key is None:
+            yield f"listeners.{name}.tls.acme.sharing_key", "is not set: machines that share this store do not share certificates, each orders for itself"
+        elif acme.sharing_key is not None and not has_shared_store:
+            yield f"listeners.{name}.tls.acme.sharing_key", "needs store: {kind: redis}; without it each machine orders for itself"
     for name, acme in acme_sections(listeners):
         kinds = [kind for kind in acme.challenges if kind != "dns-01"]
         unsure = [kind for kind in kinds if not is_reachable(kind, name, listeners)]

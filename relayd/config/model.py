@@ -316,7 +316,7 @@ class Config:
         else:
             yield from unreached(self.prices, self.models, self.routes, self.upstreams)
         yield from unmatched(self.models, self.routes, self.upstreams, self.groups, self.consumers)
-        yield from https.cautions(self.listeners)
+        yield from https.cautions(self.listeners, self.store.is_shared)
         if not any(one.tls is not None and one.tls.client_ca is not None for one in self.listeners.values()):
             yield from without_client_ca(self.consumers)
         if not self.routes:

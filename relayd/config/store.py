@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from relayd import registry
 from relayd.registry import Kinds
 from relayd.schema import Duration, Size, section, setting
 from relayd.schema.plugins import faults_of_choice, members, strangers
@@ -29,3 +30,8 @@ class Store:
         for key, kinds in strangers(self, STORES, kind):
             yield key, f"has a meaning only with kind: {kinds}"
         yield from faults_of_choice(self, STORES, kind)
+
+    @property
+    def is_shared(self) -> bool:
+        """True if machines share this store."""
+        return self.kind is not None and bool(getattr(registry.load(STORES, self.kind).Store, "IS_SHARED", False))

@@ -23,6 +23,8 @@ from relayd.acme.worker import Standing, Worker
 from relayd.config.listener import Tls
 from relayd.daemon.changeover import Changeover
 from relayd.daemon.preflight import Expiry, day_of, listener_expiries, remaining
+from relayd.daemon.shared_certificates import SharedCertificates
+from relayd.daemon.shared_state import shared_server
 from relayd.daemon.timers import Timers
 from relayd.errors import ConfigError
 from relayd.plan.plan import Plan
@@ -51,7 +53,10 @@ class Certificates:
     def __init__(self, gateway: Gateway, changeover: Changeover, state: State) -> None:
         self._gateway, self._changeover, self._state = gateway, changeover, state
         self._loop = asyncio.get_running_loop()
-        self._worker = Worker(state, os.environ, self._report, lambda: not (gateway.draining or gateway.leaving))
+        self._shared = SharedCertificates(state, gateway.telemetry.journal, self._on_received)
+        self._worker = Worker(
+            state, os.environ, self._report, lambda: not (gateway.draining or gateway.leaving), self._shared
+        )
         self._standings: dict[str, Standing] = {}
         self._owners: dict[str, str] = {}  # the listener that names a domain
         self._tls: dict[str, Tls] = {}
@@ -73,10 +78,12 @@ class Certificates:
         self._tls, self._stamps = tls, {name: stamps_of(*self._files(one)) for name, one in tls.items()}
         self._gateway.challenge_response = self._state.http_response if specs else None
         if not self._closed:
+            self._shared.commit(shared_server(self._gateway), specs)
             self._worker.apply(specs)
 
     def start(self, timers: Timers) -> None:
         timers.every("certificate_files", LOOK_S, self.look)
+        self._shared.start(timers)
 
     def gauges(self) -> None:
         failures: dict[Labels, float] = {(name,): one.record.failures for name, one in self._standings.items()}
@@ -92,8 +99,14 @@ class Certificates:
     def close(self) -> None:
         self._closed = True
         self._worker.stop()
+        self._shared.close()
         if self._look is not None:
             self._look.cancel()
+
+    def _on_received(self) -> None:
+        """Another machine has obtained a certificate, which is in the state now."""
+        self.look()
+        self._worker.wake()
 
     # ---- reports of the thread
 
@@ -195,7 +208,8 @@ class Certificates:
         return {
             "of": "listener", "name": self._owners[name], "file": self._state.certificate_file(name), "domain": name,
             "expires_at": one.ends_s, "left_s": int(one.ends_s - now) if one.ends_s else 0, "warning": warning,
-            "urgency": one.urgency, "directory": record.directory, "renew_at": record.renew_at,
+            "urgency": one.urgency, "directory": record.directory, "origin": record.origin,
+            "renew_at": record.renew_at,
             "suggested": record.suggested, "failures": record.failures, "next_try": record.next_try,
             "tried_at": record.tried_at, "trying": record.error == UNFINISHED, "fault": record.error,
         }

@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from relayd.errors import OptionError
@@ -164,6 +165,8 @@ class Options:
 
 class Store(RedisStore):
     """The store of a configuration; owned by the daemon, used on the loop."""
+
+    IS_SHARED: ClassVar[bool] = True  # by machines
 
     @classmethod
     def open(cls, options: Options, bounds: Bounds) -> Store:

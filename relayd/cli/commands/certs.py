@@ -1,6 +1,7 @@
 """`relayd certs`: certificates from ACME: show them, renew them now, save and restore them.
 
-    list            every certificate of the running relayd, with its end, its renewal and its last fault
+    list            every certificate of the running relayd, with its end, its renewal, the machine that has ordered it
+                    (machines share certificates with `sharing_key`), and its last fault
     renew [NAME]    renew one certificate now, or all, and wait for the result
     export FILE     write accounts, certificates and their private keys into FILE (tar.gz, mode 0600)
     import FILE     restore such a file; a running relayd uses the certificates within seconds
@@ -31,7 +32,7 @@ from relayd.daemon.state_dir import ACME
 HELP = "show, renew, export or import certificates from ACME"
 STEP_S = 0.5
 ASK_S = 5.0
-COLUMNS = ("DOMAIN", "LISTENER", "VALID FOR", "RENEWAL", "DIRECTORY", "LAST FAULT")
+COLUMNS = ("DOMAIN", "LISTENER", "VALID FOR", "RENEWAL", "DIRECTORY", "ORDERED BY", "LAST FAULT")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -115,9 +116,10 @@ def row(one: dict[str, Any]) -> tuple[str, ...]:
     fault = plain(one["fault"])
     if fault:
         fault = f"{fault}; attempt {one['failures'] + 1} in {span(max(one['next_try'] - clock.wall(), 0))}"
+    machine = plain(one.get("origin", "")) or ("this machine" if one["expires_at"] else "-")
     return (
         one["domain"], one["name"], paint(left, colour) if colour else left, renewal, plain(one["directory"]) or "-",
-        paint(fault, colour) if colour else fault,
+        machine, paint(fault, colour) if colour else fault,
     )
 
 

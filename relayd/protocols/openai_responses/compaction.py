@@ -40,8 +40,8 @@ from relayd.protocols.dialect import EncodedResponse, Refused, Renderer, Request
 from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.response import usage_object
 from relayd.protocols.openai_responses.response_settings import settings_of
-from relayd.protocols.openai_responses.seal import MIN_KEY_BYTES, SealError, seal, unseal
 from relayd.wire.json_steps import Steps
+from relayd.wire.seal import MIN_KEY_BYTES, SealError, seal, unseal
 
 MAX_RETAINED_USER_BYTES = 32 * 1024
 MAX_SUMMARY_CHARS = 1024 * 1024

@@ -18,10 +18,10 @@ from relayd.protocols._generated_parts import Edit, Part, find_part_lists, remov
 from relayd.protocols.dialect import RequestContext
 from relayd.protocols.openai_responses.compaction import is_own
 from relayd.protocols.openai_responses.reasoning_items import PREFIX
-from relayd.protocols.openai_responses.seal import PREFIX as SEAL_PREFIX
 from relayd.protocols.openai_responses.state import GENERATED_MARK, is_generated_id, is_known, item_key
 from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
+from relayd.wire.seal import PREFIX as SEAL_PREFIX
 
 MARKS = (b'"' + PREFIX.encode(), GENERATED_MARK.encode())
 MOST_REFERENCES = 64

@@ -13,6 +13,7 @@ pytest.importorskip("acme", reason="needs python3-acme")
 from relayd import clock
 from relayd.acme.client import Stopped
 from relayd.acme.order import Orderer, examine
+from relayd.acme.sharing import Alone
 from relayd.acme.state import UNFINISHED, Record, State
 from tests.aids.acme_proxy import AcmeProxy
 from tests.aids.pebble import Pebble, needs_pebble
@@ -22,7 +23,7 @@ pytestmark = needs_pebble()
 
 
 def orderer(state: State, stop: threading.Event | None = None) -> Orderer:
-    return Orderer(state, os.environ, stop or threading.Event())
+    return Orderer(state, os.environ, Alone(stop or threading.Event()))
 
 
 def test_a_success_stores_the_certificate_and_forgets_failures(pebble: Pebble, state: State) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from relayd.config.acme import Acme
 from relayd.config.https import challenge_kinds, faults, redirect_port
 from relayd.config.listener import Listener, Tls
 from relayd.config.load import load_text
+from relayd.errors import ConfigError
 
 ACME = "tls: {acme: {domains: [a.example], email: a@b.example}}"
 
@@ -58,6 +61,30 @@ def test_two_listeners_share_a_name_only_with_the_same_settings() -> None:
 ])
 def test_a_redirect_leads_to_the_port_of_tls(addresses: list[str], port: int) -> None:
     assert redirect_port({str(number): listening(address, "a.example") for number, address in enumerate(addresses)}) == port
+
+
+def test_machines_that_share_a_store_need_a_key_to_share_certificates(tmp_path: Path) -> None:
+    (file := tmp_path / "key").write_text("k" * 40)
+    file.chmod(0o600)
+
+    def text(kind: str, *keys: str) -> str:
+        found = [f"l{number}: {{address: '[::]:{number + 1}', tls: {{acme: {{domains: [{number}.example.org], email: a@b.example, dns_hook: [/bin/true], challenges: [dns-01]{key}}}}}}}"
+                 for number, key in enumerate(keys)]
+        return f"listeners: {{{', '.join(found)}}}\nstore: {kind}\nroutes: [{{name: all, respond: {{body: x}}}}]"
+
+    def warnings(text: str) -> list[str]:
+        return [one.message for one in load_text(text, "c").warnings]
+
+    key = f", sharing_key: {{file: {file}}}"
+    assert not warnings(text("redis", key, key)) and not warnings(text("memory", ""))
+    assert "each orders for itself" in warnings(text("redis", ""))[0]
+    assert "needs store: {kind: redis}" in warnings(text("sqlite", key))[0]
+    with pytest.raises(ConfigError, match=r"must be the same in listeners\.l0"):
+        load_text(text("redis", key, ""), "c")
+    file.write_text("k" * 31)
+    with pytest.raises(ConfigError, match=r"less than 32 characters.*openssl rand") as refused:
+        load_text(text("redis", key), "c")
+    assert "kkk" not in str(refused.value)
 
 
 def test_a_redirect_is_for_listeners_without_tls() -> None:

@@ -25,7 +25,7 @@ FILE = {"of": "listener", "name": "web", "file": "/y", "expires_at": 4e9, "left_
 def test_the_list_shows_certificates_from_acme(serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["certs", "list", *serve_reply(200, {"certificates": [ENTRY, FILE]})]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and lines[1].split() == ["a.example", "web", "60d0h", "2033-05-18", "(suggested)", "https://d/"]
+    assert len(lines) == 2 and lines[1].split() == ["a.example", "web", "60d0h", "2033-05-18", "(suggested)", "https://d/", "this", "machine"]
 
 
 def test_the_list_is_json_on_request_and_may_be_empty(serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +37,11 @@ def test_the_list_is_json_on_request_and_may_be_empty(serve_reply: ServeReply, c
 
 def test_a_failure_is_shown_with_the_next_attempt() -> None:
     cells = row(ENTRY | {"expires_at": 0.0, "left_s": 0, "renew_at": 0.0, "directory": "", "failures": 2, "fault": "no\x1banswer", "next_try": clock.wall() + 90, "urgency": "error"})
-    assert cells[2:5] == ("none", "-", "-") and cells[5].startswith("no?answer; attempt 3 in 1m")
+    assert cells[2:5] == ("none", "-", "-") and cells[5] == "-" and cells[6].startswith("no?answer; attempt 3 in 1m")
+
+
+def test_the_machine_that_has_ordered_a_certificate_is_shown() -> None:
+    assert row(ENTRY | {"origin": "web2"})[5] == "web2"
 
 
 def test_an_unknown_name_is_reported(serve_reply: ServeReply, capsys: pytest.CaptureFixture[str]) -> None:

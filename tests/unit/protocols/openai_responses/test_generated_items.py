@@ -17,11 +17,11 @@ from relayd.protocols.openai_responses.generated_items import (
     strip_generated,
 )
 from relayd.protocols.openai_responses.reasoning_items import pack_encrypted_content
-from relayd.protocols.openai_responses.seal import seal
 from relayd.protocols.openai_responses.state import delete_steps, is_generated_id, new_id, store_steps
 from relayd.stores._space import Space
 from relayd.stores.memory import Store
 from relayd.wire.body import PARSED_BYTES, edited, inspect_json
+from relayd.wire.seal import seal
 
 KEY = b"k" * 32
 SEALED, FOREIGN = (seal(key, b"responses: compaction", "so far") for key in (KEY, b"other" * 8))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.protocols.openai_responses.seal import SealError, seal, unseal
+from relayd.wire.seal import SealError, seal, unseal
 from tests.aids.growth import linear
 
 KEY, OTHER = b"k" * 32, b"o" * 32

@@ -1,6 +1,6 @@
-"""Seals: texts that clients keep for relayd and can neither read nor forge. AES-256-GCM with a key of this server.
+"""Seals: texts that others keep for relayd (clients, a Redis) and can neither read nor forge. AES-256-GCM.
 
-1. The encryption key is derived (HKDF-SHA256) from the server's secret, for this use only.
+1. The encryption key is derived (HKDF-SHA256) from the server's secret or the operator's, for this use only.
 2. The nonce is random, 96 bits, so that seals of equal texts differ. One key is safe for 2^32 seals, far more than a
    server creates.
 3. The purpose of a seal is its associated data: a seal for another purpose cannot be decrypted.
