@@ -100,6 +100,11 @@ def owner_of(key: str) -> str:
     return rest.partition(" ")[0] if kind == "consumer" else ""
 
 
+def is_of(key: str, owner: str) -> bool:
+    """True if the window with this key counts the use of a consumer, or of the clients of an address."""
+    return owner_of(key) == kept_value(owner) or key.startswith(f"consumer {owner} ")  # with `each: client` too
+
+
 class Counter:
     """A rule with the window of its use. `value` is that of `each`. `warn_at` are the thresholds in units of the
     measure, ascending."""

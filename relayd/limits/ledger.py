@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from relayd import clock
-from relayd.limits.counter import Counter, Rule, kept_value, owner_of
+from relayd.limits.counter import Counter, Rule, is_of, owner_of
 from relayd.limits.window import Moment, Span, Window
 
 MOST_VALUES = 50_000
@@ -262,11 +262,7 @@ class Ledger:
 
     def forget(self, owner: str, *, dry_run: bool = False) -> int:
         """Forget what a consumer, or the clients of an address, have used. Returns the number of windows."""
-        value, own = kept_value(owner), f"consumer {owner} "  # the latter with `each: client` too
-        found = [
-            (key, one) for key, one in self._windows.items()
-            if one.used and (owner_of(key) == value or key.startswith(own))
-        ]
+        found = [(key, one) for key, one in self._windows.items() if one.used and is_of(key, owner)]
         for key, window in () if dry_run else found:
             window.clear()
             self._changed[key] = window

@@ -33,6 +33,7 @@ from relayd.limits.gone_instances import GoneInstances
 from relayd.limits.ledger import Demand, Exceeded, Ledger
 from relayd.limits.shared_calls import Failed, Joined, Server, SharedCalls, Use, held, saved, uses
 from relayd.limits.shared_reservation import Decision, OnDecided, SharedReservation, Unavailable
+from relayd.limits.shared_windows import SharedWindows
 from relayd.limits.unsent_uses import UnsentUses
 from relayd.limits.window import Window
 
@@ -104,6 +105,11 @@ class SharedLedger:
     def is_settled(self) -> bool:
         """True if the server has all that was used, and owes no decision."""
         return not self._asking and not self._waiting and self._unsent.is_empty
+
+    @property
+    def windows(self) -> SharedWindows:
+        """What the server has counted."""
+        return SharedWindows(self._server)
 
     # ---- decisions
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
 
+from relayd.limits.counter import is_of, owner_of
 from relayd.limits.limit_set import network_of
+from relayd.limits.shared_calls import Failed
+from relayd.limits.shared_windows import MOST_CLEARED
 from relayd.proxy.client_session import ENDPOINTS, SPACE
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin_views import JSON, Page, error_page, to_json
@@ -103,7 +107,8 @@ async def show(gateway: Gateway) -> list[dict[str, object]]:
         counts = counted.setdefault(kind_of(entry.space), [0, 0])
         counts[0] += 1
         counts[1] += entry.size_bytes
-    for consumer in gateway.ledger.consumers():
+    shared = await shared_keys(gateway)
+    for consumer in gateway.ledger.consumers() if shared is None else filter(None, map(owner_of, shared)):
         counted.setdefault(("window", consumer), [0, 0])[0] += 1
     for consumer, rows in (await spend_rows(gateway)).items():
         counted[("spend", consumer)] = [rows, 0]
@@ -127,8 +132,7 @@ async def forget(gateway: Gateway, consumer: str, *, dry_run: bool) -> dict[str,
         if not dry_run:
             await delete(gateway, entries)
     owner = network_of(consumer[1:]) if consumer.startswith("@") else consumer
-    is_shared = gateway.shared is not None  # the windows are those of all instances, and stay
-    found["window"] = 0 if is_shared else gateway.ledger.forget(owner, dry_run=dry_run)
+    found["window"] = await forget_windows(gateway, owner, dry_run=dry_run)
     found["spend"] = (await spend_rows(gateway)).get(consumer, 0)
     if not dry_run:
         gateway.spend.forget(consumer)
@@ -137,6 +141,45 @@ async def forget(gateway: Gateway, consumer: str, *, dry_run: bool) -> dict[str,
         counts = ", ".join(f"{count} {kind}" for kind, count in found.items())
         gateway.telemetry.journal.info("state_forgotten", consumer=consumer, deleted=counts)
     return found
+
+
+async def shared_keys(gateway: Gateway) -> set[str] | None:
+    """The keys of the windows that all instances share and in which something is used; None if they share none. Raises
+    StoreAway."""
+    if gateway.shared is None:
+        return None
+    found, cursor = set[str](), "0"
+    while True:
+        page = await answered(partial(gateway.shared.windows.list, cursor))
+        found.update(page.keys)
+        cursor = page.cursor
+        if cursor == "0" or len(found) > MOST_ENTRIES:
+            return found
+
+
+async def forget_windows(gateway: Gateway, owner: str, *, dry_run: bool) -> int:
+    """Forget what a consumer, or the clients of an address, have used of rates and budgets; with a store in a server,
+    for all instances. Returns the number of windows. Raises StoreAway."""
+    shared = await shared_keys(gateway)
+    if shared is None or gateway.shared is None:
+        return gateway.ledger.forget(owner, dry_run=dry_run)
+    keys = [key for key in shared if is_of(key, owner)]
+    if dry_run:
+        return len(keys)
+    for start in range(0, len(keys), MOST_CLEARED):
+        await answered(partial(gateway.shared.windows.clear, keys[start : start + MOST_CLEARED]))
+    gateway.ledger.forget(owner)  # the copies of this instance; others read the server's within a second
+    return len(keys)
+
+
+async def answered(call: Callable[[Callable[[T | Failed], None]], None]) -> T:
+    """The answer of the server to a call. Raises StoreAway."""
+    answer: asyncio.Future[T | Failed] = asyncio.get_running_loop().create_future()
+    call(lambda result: None if answer.done() else answer.set_result(result))
+    result = await answer
+    if isinstance(result, Failed):
+        raise StoreAway
+    return result
 
 
 async def delete(gateway: Gateway, entries: Iterable[Listed]) -> None:

@@ -7,8 +7,8 @@ NAME is a consumer as in the access log (ENTRY/NAME for tokens), or @ADDRESS for
 `stored` (responses, conversations, signatures), `session`, `session_endpoint`, `window` (what is counted of rates and
 budgets, which begin anew) and `spend` (the rows of `relayd spend`). Not deleted are keys (`relayd keys revoke`), logs,
 the configuration, and what requests in progress have reserved and will store. Spend is that of this process and its
-state directory. Windows that instances share through Redis are not deleted: they stay until they expire. While Redis
-cannot be reached, the command fails.
+state directory. Windows that instances share through Redis are shown and deleted for all of them. While Redis cannot be
+reached, the command fails.
 
 Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage.
 """
