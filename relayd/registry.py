@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 
+@functools.cache
 def kinds(package: str, *, packages_only: bool = False) -> tuple[str, ...]:
     """The kinds of a folder, sorted: all modules except those with a leading underscore.
 

@@ -18,7 +18,7 @@ DESCRIPTION = (
     "be accepted, and every error with its line. `systemctl reload relayd` applies it, and changes nothing if it is rejected.",
     "Unknown keys, duplicate keys and several documents in one file are errors. A key that is not implemented yet is "
     "accepted with the warning `not in force yet`. Anchors, aliases and merging with << work within bounds: a file has at "
-    "most 1 MiB, all files together 8 MiB, 32 levels and 20000 values.",
+    "most 1 MiB, all files together 8 MiB, 32 levels and 200000 values.",
     "Below, `NAME` in a heading stands for a name that you choose, and `[]` for an item of a list.",
 )
 FILES = (

@@ -21,7 +21,7 @@ import yaml
 from relayd.config.includes import merged, named_files
 from relayd.config.model import Config
 from relayd.config.prices import file_of, with_prices
-from relayd.config.tree import NODES, Stop, TooDeep, Tree
+from relayd.config.tree import Stop, TooDeep, Tree
 from relayd.config.upstream import Endpoint, EndpointList
 from relayd.errors import ConfigError, Finding
 from relayd.schema.build import Builder
@@ -31,7 +31,6 @@ from relayd.schema.nodes import Mapping, Mark, Node, Scalar, is_null, kind_of
 FILE_BYTES = 1 << 20
 ALL_BYTES = 8 << 20
 PRICES_BYTES = 8 << 20
-PRICES_NODES = 200_000  # a price list of every known model has 30,000
 TEXT_TAG = "tag:yaml.org,2002:str"
 # libyaml is about twenty times faster than the parser in Python; both produce the same events and marks.
 PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -190,7 +189,7 @@ class _Reading:
             return main
         named = os.path.join(self.builder.folders.get(path.mark.file, ""), path.text)
         text = self.read(named, path.mark, PRICES_BYTES)
-        prices = None if text is None else self.tree(named, text, PRICES_NODES, "models with prices")
+        prices = None if text is None else self.tree(named, text, "models with prices")
         if prices is None:
             self.builder.incomplete = True
             return main
@@ -224,12 +223,10 @@ class _Reading:
             self.report(Mark(path, line, column), "", "is not UTF-8 text", "save the file as UTF-8")
             return None
 
-    def tree(
-        self, name: str, text: str, most_nodes: int = NODES, needed: str = "sections (listeners:, routes:, ...)"
-    ) -> Mapping | None:
+    def tree(self, name: str, text: str, needed: str = "sections (listeners:, routes:, ...)") -> Mapping | None:
         """The sections of a text; None, with findings, if it is invalid. An empty text is an empty mapping."""
         before = len(self.findings)
-        root = self.node(name, text, most_nodes)
+        root = self.node(name, text)
         if root is None:
             return None
         if is_null(root):
@@ -239,9 +236,9 @@ class _Reading:
             return None
         return root if len(self.findings) == before or root.entries else None
 
-    def node(self, name: str, text: str, most_nodes: int = NODES) -> Node | None:
+    def node(self, name: str, text: str) -> Node | None:
         """The tree of a text; None, with findings, if it is invalid. An empty text is an empty value."""
-        tree = Tree(lambda mark, message, suggestion: self.report(mark, "", message, suggestion), most_nodes)
+        tree = Tree(lambda mark, message, suggestion: self.report(mark, "", message, suggestion))
         try:
             _parse_events(tree, name, text)
         except Stop:

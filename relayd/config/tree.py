@@ -1,7 +1,7 @@
 """Builds a bounded tree of nodes from parsing events: the cost of a text is limited before sections are built.
 
 Laws:
-1. A tree has at most DEPTH levels and at most `most_nodes` values, aliases counted as often as they are used: a text that
+1. A tree has at most DEPTH levels and at most NODES values, aliases counted as often as they are used: a text that
    expands exponentially is refused while it is still small.
 2. A key is unique in its mapping and a scalar; a tag that chooses a type is refused.
 3. Faults are reported through `report(mark, message, suggestion)`; Stop ends the parsing after a fatal fault.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence
 
 DEPTH = 32
-NODES = 20_000
+NODES = 200_000  # a list of 10,000 routes has 160,000; one of the prices of every known model 30,000
 MERGE = "<<"
 
 Report = Callable[[Mark, str, str], None]
@@ -46,7 +46,6 @@ class Tree:
     """Receives the events of one text in order; `root` is the result. Owned by the loader, used once."""
 
     report: Report
-    most_nodes: int = NODES
     root: Node | None = None
     _open: list[_Open] = field(default_factory=list)
     _anchors: dict[str, tuple[Node, int, int]] = field(default_factory=dict)
@@ -85,8 +84,8 @@ class Tree:
 
     def _count(self, size: int, mark: Mark) -> None:
         self._size += size
-        if self._size > self.most_nodes:
-            self._stop(mark, f"contains more than {self.most_nodes} values, aliases counted as often as they are used")
+        if self._size > NODES:
+            self._stop(mark, f"contains more than {NODES} values, aliases counted as often as they are used")
 
     def _add(self, node: Node, size: int, height: int, anchor: str | None) -> None:
         if anchor is not None:

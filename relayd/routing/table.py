@@ -19,6 +19,37 @@ from relayd.wire.path import has_parent_segment, readings
 R = TypeVar("R")
 
 
+class _Index(Generic[R]):
+    """The positions of rules by the part of the path that they require, while a table is built."""
+
+    def __init__(self, rules: tuple[tuple[Matcher, R], ...]) -> None:
+        self._entries = [(rule.test(), value) for rule, value in rules]
+        self._anywhere: list[int] = []  # up to the first rule without any condition
+        self.by_prefix: dict[bytes, list[int]] = {}
+        self.by_path: dict[bytes, list[int]] = {}
+        for position, (rule, _) in enumerate(rules):
+            if rule.path is not None:
+                self.by_path.setdefault(rule.path, []).append(position)
+            elif rule.prefix is not None:
+                self.by_prefix.setdefault(rule.prefix, []).append(position)
+            elif not self._anywhere or self._entries[self._anywhere[-1]][0] is not None:
+                self._anywhere.append(position)
+
+    def candidates(self, path: bytes, *, exact: bool) -> tuple[tuple[Test | None, R], ...]:
+        """The candidate rules for this path; without `exact`, for all paths with this prefix that have no own index."""
+        positions = list(self._anywhere)
+        for length in range(len(path) + 1):
+            positions += self.by_prefix.get(path[:length], ())
+        if exact:
+            positions += self.by_path.get(path, ())
+        found: list[tuple[Test | None, R]] = []
+        for position in sorted(positions):
+            found.append(self._entries[position])
+            if self._entries[position][0] is None:
+                break
+        return tuple(found)
+
+
 class Table(Generic[R]):
     """Ordered rules, compiled once. Immutable."""
 
@@ -26,26 +57,13 @@ class Table(Generic[R]):
 
     def __init__(self, rules: Iterable[tuple[Matcher, R]]) -> None:
         self.rules = tuple(rules)
-        prefixes = sorted({rule.prefix for rule, _ in self.rules if rule.prefix is not None}, key=len, reverse=True)
-        paths = {rule.path for rule, _ in self.rules if rule.path is not None}
+        index = _Index(self.rules)
         # An alternation matches its first fitting branch. Sorted by length, that is the longest prefix.
+        prefixes = sorted(index.by_prefix, key=len, reverse=True)
         self._longest = re.compile(b"|".join(map(re.escape, prefixes)) if prefixes else rb"(?!)").match
-        self._by_path = {path: self._remaining_rules(path, exact=True) for path in paths}
-        self._by_prefix = {prefix: self._remaining_rules(prefix, exact=False) for prefix in prefixes}
-        self._anywhere = self._remaining_rules(b"", exact=False)
-
-    def _remaining_rules(self, path: bytes, *, exact: bool) -> tuple[tuple[Test | None, R], ...]:
-        """The candidate rules for this path; without `exact`, for all paths with this prefix that have no own index."""
-        found: list[tuple[Test | None, R]] = []
-        for rule, value in self.rules:
-            if rule.path is not None and not exact:
-                continue
-            if rule.path_holds(path):
-                test = rule.test()
-                found.append((test, value))
-                if test is None:
-                    break
-        return tuple(found)
+        self._by_path = {path: index.candidates(path, exact=True) for path in index.by_path}
+        self._by_prefix = {prefix: index.candidates(prefix, exact=False) for prefix in prefixes}
+        self._anywhere = index.candidates(b"", exact=False)
 
     def match(self, head: Head, path: bytes | None = None) -> R | None:
         """The value of the first rule that matches, or None. `path` replaces the request's path, to compare the result

@@ -60,23 +60,39 @@ class Both:
     """The clients and the endpoint of one relayd."""
 
     def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)
+        self.listener = socket.create_server(("0.0.0.0", 0), backlog=CONNECTIONS)
         self.port: int = self.listener.getsockname()[1]
         self.clients: list[socket.socket] = []
         self.endpoints: list[socket.socket] = []
+        self._poll = select.poll()  # select() takes no descriptor above 1023
+        self._poll.register(self.listener, select.POLLIN)
+        self._by_descriptor: dict[int, socket.socket] = {}
 
     def connect(self, port: int) -> None:
         self.clients = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(CONNECTIONS)]
 
+    def exchange(self, request: bytes, answer: bytes) -> None:
+        """Send this request on each connection, and read the answer to each of them."""
+        self.answer(self.send(request, request[-16:]), answer, answer[-10:])
+
     def request(self, body: bytes) -> list[socket.socket]:
         """Send one request on each connection. Returns the endpoint's connections on which they arrived."""
+        return self.send(request_of(body), body)
+
+    def send(self, request: bytes, end: bytes) -> list[socket.socket]:
+        """Send this request on each connection. Returns the endpoint's connections on which requests with this end
+        arrived."""
         for client in self.clients:
-            client.sendall(request_of(body))
+            client.sendall(request)
         arrived: dict[socket.socket, bytes] = {}
-        while sum(received.endswith(body) for received in arrived.values()) < CONNECTIONS:
-            for ready in select.select([self.listener, *self.endpoints], [], [], 60)[0]:
-                if ready is self.listener:
-                    self.endpoints.append(ready.accept()[0])
+        while sum(received.endswith(end) for received in arrived.values()) < CONNECTIONS:
+            for descriptor, _ in self._poll.poll(60_000):
+                ready = self._by_descriptor.get(descriptor)
+                if ready is None:
+                    endpoint = self.listener.accept()[0]
+                    self.endpoints.append(endpoint)
+                    self._by_descriptor[endpoint.fileno()] = endpoint
+                    self._poll.register(endpoint, select.POLLIN)
                 else:
                     arrived[ready] = arrived.get(ready, b"") + ready.recv(65536)
         return list(arrived)

@@ -122,7 +122,9 @@ class Running:
             self.process.wait()
 
 
-def start(name: str, command: list[str], port: int, core: int, folder: Path, *, probe: str = "/ready") -> Running:
+def start(
+    name: str, command: list[str], port: int, core: int, folder: Path, *, probe: str = "/ready", patience_s: float = 20
+) -> Running:
     log = open(folder / f"{name}.log", "ab")  # noqa: SIM115 - handed to the child
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     begun = time.monotonic()
@@ -130,7 +132,7 @@ def start(name: str, command: list[str], port: int, core: int, folder: Path, *, 
     log.close()
     running = Running(name, port, process, begun, folder=folder)
     while not answers(port, probe):
-        if process.poll() is not None or time.monotonic() - begun > 20:
+        if process.poll() is not None or time.monotonic() - begun > patience_s:
             running.stop()
             raise RuntimeError(f"{name} does not answer:\n" + (folder / f"{name}.log").read_text()[-2000:])
         time.sleep(0.002)

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from tests.bench import nasty, nasty_answers, scale, small, streams, translate
+from tests.bench import growth, nasty, nasty_answers, scale, small, streams, translate
 from tests.bench.rig import LOAD_CORE, VARIANTS, Rig, has
 
 Row = dict[str, Any]
@@ -105,6 +105,11 @@ def run_scale(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[R
     return scale.measure(rig, options.rounds or (2 if options.quick else 6), 2 if options.quick else 4)
 
 
+def run_growth(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """How the CPU of a request grows with routes, models, consumers, endpoints, connections and the history."""
+    return growth.measure(rig, options.rounds or (2 if options.quick else 5))
+
+
 SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[Row]], str]] = {
     "small": (run_small, "cpu_us_c64"),
     "resilience": (run_resilience, "cpu_us_c64"),
@@ -120,6 +125,7 @@ SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[R
     "nasty": (run_nasty, "worst_ms"),
     "nasty_answers": (run_nasty_answers, "worst_ms"),
     "scale": (run_scale, "cpu_us"),
+    "growth": (run_growth, "ratio"),
 }
 
 

@@ -159,7 +159,7 @@ def test_an_alias_bomb_is_refused_at_once() -> None:
     def refuse(levels: int) -> None:
         lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
         lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
-        assert "more than 20000 values" in only("\n".join(lines)).message
+        assert "more than 200000 values" in only("\n".join(lines)).message
 
     assert linear(refuse, 10)
 
@@ -284,3 +284,13 @@ def test_a_finding_of_a_later_part_is_placed_where_its_key_stands() -> None:
     ])
     assert (known.file, known.line) == (near.file, near.line) == ("r.yaml", LEAST.count("\n") + 2)
     assert (lost.file, lost.line) == ("b", 7)
+
+
+def test_a_file_may_have_thousands_of_routes() -> None:
+    route = "  - {name: r%d, match: {host: [a.example], prefix: /r%d/}, upstream: a, strip_prefix: /r%d, allow: [c]}\n"
+    routes = "".join(route % (number, number, number) for number in range(5000))
+    loaded = load_text(
+        "listeners: {public: {address: '127.0.0.1:0'}}\nupstreams: {a: {endpoints: 'http://127.0.0.1:1'}}\n"
+        "consumers: {c: {addresses: [10.0.0.0/8]}}\nroutes:\n" + routes, "r",
+    )
+    assert len(loaded.config.routes) == 5000
