@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import importlib.util
 import os
 import ssl
@@ -273,11 +274,22 @@ def _files_read(config: Config) -> Iterator[tuple[str, str]]:
             yield path, value
 
 
+@functools.cache
+def _keys_of(kind: type) -> tuple[tuple[str, str], ...] | None:
+    """The keys of a section, with the names of their members; None if this is no section."""
+    if not dataclasses.is_dataclass(kind) or issubclass(kind, Secret):
+        return None
+    return tuple((str(one.metadata.get("key") or one.name), one.name) for one in dataclasses.fields(kind))
+
+
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if dataclasses.is_dataclass(value) and not isinstance(value, Secret):
-        for one in dataclasses.fields(value):
-            key = str(one.metadata.get("key") or one.name)
-            yield from _leaves(f"{path}.{key}" if path else key, getattr(value, one.name))
+    """All values of a configuration that are no sections, with their keys; None is no value."""
+    if isinstance(value, str):
+        yield path, value
+    elif (keys := _keys_of(value.__class__)) is not None:
+        for key, name in keys:
+            if (inner := getattr(value, name)) is not None:
+                yield from _leaves(f"{path}.{key}" if path else key, inner)
     elif hasattr(value, "items"):
         for name, inner in value.items():
             yield from _leaves(f"{path}.{name}", inner)

@@ -147,12 +147,6 @@ class Matcher:
         or list elements have the required value, or the name of one has `_` for `-`."""
         return all(_has(head, name, wanted) for name, wanted in self.headers)
 
-    def path_holds(self, path: bytes) -> bool:
-        """True if `path` and `prefix`, the conditions that the table indexes, hold."""
-        if self.path is not None:
-            return path == self.path
-        return self.prefix is None or path.startswith(self.prefix)
-
     def failing(self, head: Head, path: bytes) -> tuple[str, str] | None:
         """The key of the first condition that does not hold and the reason as text; None if all hold."""
         if self.path is not None and path != self.path:

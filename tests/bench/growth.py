@@ -13,7 +13,7 @@ import json
 import math
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,21 @@ from tests.bench.rig import ANSWER, PROXY_CORE, Rig, Running, cpu_ns, free_port,
 PART = 2_500  # entries of each section in one file: a file has at most 1 MiB
 REQUESTS = 100  # rounds of requests on all connections of the load
 WHOLE = HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER.encode())
-MESSAGE = '{"model":"%s","messages":[{"role":"user","content":"Say hello to the bench, please, in one sentence."}]}'
+FRONTS = {"openai_chat": ("/v1/chat/completions", WHOLE[-10:]), "anthropic_messages": ("/v1/messages", b"}}")}
+MARK = b"The end."
+MESSAGE = '{"model":"%s","messages":[{"role":"user","content":"Say hello to the bench, please, in one sentence. %s"}]}'
 
 CONFIG = """
 listeners:
   public: {{address: "127.0.0.1:{port}", limits: {{connections_per_peer: 0, connections: 19000, requests: 0}}}}
 admin: {{address: "unix:{folder}/{name}.sock"}}
 upstreams:
-  bench: {{protocol: {protocol}, balance: {balance}, endpoints: [{endpoints}]}}
+  bench: {{protocol: openai_chat, balance: {balance}, hash: {{by: [client]}}, endpoints: [{endpoints}]}}
 include: ["{folder}/{name}.d/*.yaml"]
 telemetry:
   access_log: {{format: json, file: "{folder}/{name}.log"}}
 """
-ROUTE = "  - {{name: r{0}, match: {{{1}}}, strip_prefix: /r{0}, protocol: openai_chat, upstream: by_model, allow: [c{2}]}}\n"
+ROUTE = "  - {{name: r{0}, match: {{{1}}}, strip_prefix: /r{0}, protocol: {3}, upstream: by_model, allow: [c{2}]}}\n"
 
 
 @dataclass
@@ -49,20 +51,19 @@ class Case:
     idle: int = 0
     turns: int = 0
     match: str = 'prefix: "/r%d/"'
-    path: str = "/r%d/v1/chat/completions"
     balance: str = "round_robin"
-    protocol: str = "openai_chat"
-    keys: list[str] = field(default_factory=list)
+    front: str = "openai_chat"
 
     def body(self) -> bytes:
         """The request: for the last model, or a history of so many turns."""
         model = f"m{self.models - 1}"
         if not self.turns:
-            return (MESSAGE % model).encode()
+            return (MESSAGE % (model, MARK.decode())).encode()
         turns = [
             {"role": ("user", "assistant")[number % 2], "content": f"Turn {number}: " + "a few words of it. " * 6}
             for number in range(self.turns)
         ]
+        turns[-1]["content"] += MARK.decode()
         return json.dumps({"model": model, "max_tokens": 9, "messages": turns}).encode()
 
     def write(self, name: str, folder: Path, port: int, upstream: int) -> Path:
@@ -74,12 +75,12 @@ class Case:
                 file.touch(0o600)
                 file.write_text(f"bench-key-{number:016d}")
         addresses = ", ".join(
-            f'"http://127.{number >> 16 & 255}.{number >> 8 & 255}.{(number & 255) + 1}:{upstream}/v1"'
+            f'"http://127.0.{number // 250}.{number % 250 + 1}:{upstream}/v1"'
             for number in range(self.endpoints)
         )
         path = folder / f"{name}.yaml"
         path.write_text(CONFIG.format(
-            port=port, folder=folder, name=name, protocol=self.protocol, balance=self.balance, endpoints=addresses,
+            port=port, folder=folder, name=name, balance=self.balance, endpoints=addresses,
         ))
         last = self.consumers - 1
         parts = folder / f"{name}.d"
@@ -90,17 +91,18 @@ class Case:
                 "models:\n", *[f"  m{number}: bench\n" for number in numbers if number < self.models],
                 "consumers:\n",
                 *[f'  c{number}: {{bearer: {{file: "{keys}/c{number}"}}}}\n' for number in numbers if number < self.consumers],
-                "routes:\n", *[ROUTE.format(number, self.match % number, last) for number in numbers if number < self.routes],
+                "routes:\n", *[ROUTE.format(number, self.match % number, last, self.front) for number in numbers if number < self.routes],
             ]))
         return path
 
 
 @dataclass
 class Dimension:
-    """`sizes` are those of `vary`; `bound` is the accepted growth from the first to the last."""
+    """`sizes` are those of `vary`, `growth` is the stated one; `bound` is the accepted ratio of the last to the first."""
 
     sizes: tuple[int, ...]
     vary: Callable[[int], Case]
+    growth: str = "constant"
     bound: float = 1.25
     per_byte: bool = False
 
@@ -112,11 +114,11 @@ DIMENSIONS = {
     "models": Dimension((1, 100, 10_000), lambda size: Case(models=size)),
     "consumers": Dimension((1, 100, 10_000), lambda size: Case(consumers=size)),
     "endpoints, hashed": Dimension(
-        (1, 100, 10_000), lambda size: Case(endpoints=size, balance="{hash: {by: [consumer]}}")
+        (1, 100, 10_000), lambda size: Case(endpoints=size, balance="consistent_hash"), "linear", 6.0
     ),
-    "history, passing": Dimension((10, 50, 500), lambda size: Case(turns=size), per_byte=True),
+    "history, passing": Dimension((10, 50, 500), lambda size: Case(turns=size), "linear", per_byte=True),
     "history, translated": Dimension(
-        (10, 50, 500), lambda size: Case(turns=size, protocol="ollama"), per_byte=True
+        (10, 50, 500), lambda size: Case(turns=size, front="anthropic_messages"), "linear", per_byte=True
     ),
 }
 
@@ -135,9 +137,9 @@ class Load:
 
     def _request(self) -> bytes:
         body = self.case.body()
-        path = self.case.path % (self.case.routes - 1)
+        path, self.end = FRONTS[self.case.front]
         return (
-            f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+            f"POST /r{self.case.routes - 1}{path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
             f"Authorization: Bearer bench-key-{self.case.consumers - 1:016d}\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body
 
@@ -145,7 +147,7 @@ class Load:
         """CPU time of relayd per request, in microseconds."""
         before = cpu_ns(self.relayd.pid)
         for _ in range(requests):
-            self.both.exchange(self.request, WHOLE)
+            self.both.exchange(self.request, MARK, WHOLE, self.end)
         return (cpu_ns(self.relayd.pid) - before) / 1000 / requests / len(self.both.clients)
 
     def close(self) -> None:
@@ -156,7 +158,7 @@ class Load:
 
 def measure(rig: Rig, rounds: int) -> list[dict[str, Any]]:
     """A row for each dimension."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, dimension in DIMENSIONS.items():
         loads: list[Load] = []
         try:
@@ -182,7 +184,7 @@ def row_of(name: str, dimension: Dimension, cost_us: list[float], request_bytes:
     steps = max(1, dimension.sizes[-1]) / max(1, dimension.sizes[0])
     return {
         "peer": name, "sizes": "/".join(map(str, dimension.sizes)), "cpu_us": "/".join(f"{one:.0f}" for one in cost_us),
-        "per": "byte" if dimension.per_byte else "request", "ratio": round(ratio, 2),
+        "per": "byte" if dimension.per_byte else "request", "growth": dimension.growth, "ratio": round(ratio, 2),
         "slope": round(math.log(ratio) / math.log(steps), 3), "bound": dimension.bound,
         "verdict": "holds" if ratio <= dimension.bound else "grows",
     }

@@ -71,21 +71,22 @@ class Both:
     def connect(self, port: int) -> None:
         self.clients = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(CONNECTIONS)]
 
-    def exchange(self, request: bytes, answer: bytes) -> None:
-        """Send this request on each connection, and read the answer to each of them."""
-        self.answer(self.send(request, request[-16:]), answer, answer[-10:])
+    def exchange(self, request: bytes, mark: bytes, answer: bytes, end: bytes) -> None:
+        """Send this request on each connection, answer each that arrives with `mark` near its end, and read each response
+        up to `end`."""
+        self.answer(self.send(request, mark), answer, end)
 
     def request(self, body: bytes) -> list[socket.socket]:
         """Send one request on each connection. Returns the endpoint's connections on which they arrived."""
         return self.send(request_of(body), body)
 
-    def send(self, request: bytes, end: bytes) -> list[socket.socket]:
-        """Send this request on each connection. Returns the endpoint's connections on which requests with this end
-        arrived."""
+    def send(self, request: bytes, mark: bytes) -> list[socket.socket]:
+        """Send this request on each connection. Returns the endpoint's connections on which requests with `mark` near
+        their end arrived."""
         for client in self.clients:
             client.sendall(request)
         arrived: dict[socket.socket, bytes] = {}
-        while sum(received.endswith(end) for received in arrived.values()) < CONNECTIONS:
+        while sum(mark in received[-256:] for received in arrived.values()) < CONNECTIONS:
             for descriptor, _ in self._poll.poll(60_000):
                 ready = self._by_descriptor.get(descriptor)
                 if ready is None:

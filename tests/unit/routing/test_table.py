@@ -13,6 +13,7 @@ from relayd.errors import ExchangeError
 from relayd.routing.matchers import MAX_OTHER_PATHS, Matcher, matcher
 from relayd.routing.table import Table
 from relayd.wire.path import readings
+from tests.aids.growth import linear
 
 
 @dataclass
@@ -84,6 +85,12 @@ def test_the_table_returns_what_a_scan_in_order_returns(rules: list[Matcher], he
     table = Table(numbered)
     for head in heads:
         assert table.match(head) == in_order(numbered, head)
+
+
+@pytest.mark.parametrize("kind", ["path", "prefix"])
+def test_a_table_is_compiled_in_linear_time(kind: str) -> None:
+    rules = [(matcher(path=f"/r{number}/x") if kind == "path" else matcher(prefix=f"/r{number}/"), number) for number in range(3200)]
+    assert linear(lambda size: Table(rules[:size]), 200)
 
 
 def test_the_first_match_wins_over_a_longer_prefix_behind_it() -> None:
