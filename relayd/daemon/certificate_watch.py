@@ -1,4 +1,5 @@
-"""Warnings of certificates that expire soon: in the log once a day, every hour in their last days, and as gauges."""
+"""Warnings of certificates and authorities that expire soon: in the log once a day, every hour in their last days, and
+as gauges."""
 
 from __future__ import annotations
 
@@ -39,10 +40,11 @@ class CertificateWatch:
 
     def gauges(self) -> None:
         left_s: dict[str, dict[Labels, float]] = {"listener": self._issued_left_s(), "upstream": {}}
+        left_s["daemon"] = {}
         for one in self._expiries():
-            left_s[one.kind][one.name, one.file] = round(one.left_s)
-        for kind, values in left_s.items():
-            self._telemetry.metrics.set_gauges(f"relayd.{kind}.certificate_left", values)
+            left_s[one.kind if one.kind in left_s else "daemon"][one.name, one.file] = round(one.left_s)
+        for package, values in left_s.items():
+            self._telemetry.metrics.set_gauges(f"relayd.{package}.certificate_left", values)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -236,8 +236,11 @@ class Changeover:
             self.retire()
 
     def replace_expiries(self, listener: str, expiries: list[Expiry]) -> None:
-        """Note the expiry of the certificate files of a listener, which were changed."""
-        others = (one for one in self.expiries if (one.kind, one.name) != ("listener", listener))
+        """Note the expiry of the files of a listener, which were changed."""
+        paths = {one.path for one in expiries}
+        others = (
+            one for one in self.expiries if one.path not in paths and (one.kind, one.name) != ("listener", listener)
+        )
         self.expiries = (*others, *expiries)
 
     def retire(self) -> None:

@@ -111,6 +111,7 @@ class DiscoveryService:
         counts: dict[Labels, float] = {(name,): len(one.upstreams[0].assigned) for name, one in running.items()}
         gauges("relayd.discovery.endpoints", counts)
         ages_s = {(name,): one.state.age_s() for name, one in running.items()}
+        gauges("relayd.discovery.interval", {(name,): one.interval_s for name, one in running.items()})
         gauges("relayd.discovery.age", {key: round(age_s, 1) for key, age_s in ages_s.items() if age_s is not None})
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class Running:
 
     def __init__(self, name: str, spec: DiscoverySpec, kind: Discovery, telemetry: Telemetry) -> None:
         self.name, self.spec = name, spec
-        self.state = Discovered(kind.source)
+        self.state, self.interval_s = Discovered(kind.source), kind.interval_s
         self.upstreams: list[Upstream] = []
         self.answered = asyncio.Event()
         self._addresses: tuple[Address, ...] = ()

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -14,7 +15,7 @@ import importlib.util
 import os
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,11 +36,13 @@ from relayd.plan.specs import discovery_spec, stamps_of
 from relayd.schema import Secret
 from relayd.schema.plugins import options_of
 from relayd.server.demo import demo_spec
-from relayd.server.tls import PemFault, load_authorities, load_pair, make_context, validity_of
+from relayd.server.tls import PemFault, authorities_end_s_of, load_authorities, load_pair, make_context, validity_of
 from relayd.stores import Bounds
 from relayd.upstream.discovered import discovery
 
 DAY_S = 86400
+AUTHORITY = "authority"
+AUTHORITIES = ("ca", "directory_ca")  # of servers that relayd connects to
 PEM = ("cert", "key", "ca", "client_ca", "directory_ca")
 ACME_MODULES = ("acme", "josepy")
 WARN_S, URGENT_S = 30 * DAY_S, 7 * DAY_S
@@ -47,7 +50,8 @@ WARN_S, URGENT_S = 30 * DAY_S, 7 * DAY_S
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """The expiry of a certificate file that relayd presents to its peers. `kind` is listener or upstream."""
+    """The expiry of a file of certificates. `kind` is listener, upstream or store for one that relayd presents to its
+    peers, with the name of these, and authority for one that verifies peers, with its setting as name."""
 
     kind: str
     name: str
@@ -70,11 +74,12 @@ class Expiry:
     def warning(self) -> str:
         """The warning, more urgent in the last week; empty if the expiry is far away."""
         left_s, day = self.left_s, day_of(self.ends_s)
+        noun = "an authority" if self.kind == AUTHORITY else "the certificate"
         if left_s <= 0:
-            return f"THE CERTIFICATE HAS EXPIRED on {day}: {self.file}"
+            return f"{noun.upper()} HAS EXPIRED on {day}: {self.file}"
         if left_s > WARN_S:
             return ""
-        lead = "THE CERTIFICATE EXPIRES SOON, " if left_s <= URGENT_S else "the certificate expires "
+        lead = f"{noun.upper()} EXPIRES SOON, " if left_s <= URGENT_S else f"{noun} expires "
         return f"{lead}{remaining(left_s)}, on {day}: {self.file}"
 
 
@@ -115,6 +120,7 @@ def preflight(config: Config, files: tuple[str, ...] = (), unit: Unit | None = N
     _authorities(config, result)
     _client_certificates(config, result)
     _upstreams(config, result)
+    result.expiries += authority_expiries(config, {one.path for one in result.faults})
     for path, file in _files_written(config):
         if fault := write_fault(file, unit):
             result.fault(path, fault[0], fault[1])
@@ -158,11 +164,27 @@ def _listeners(config: Config, result: Preflight) -> None:
 
 
 def listener_expiries(name: str, tls: Tls) -> list[Expiry]:
-    """The expiry of the certificate files of a listener, without those from ACME. Raises PemFault."""
-    return [
+    """The expiry of the certificate files of a listener, without those from ACME, and of its clients' authorities.
+    Raises PemFault."""
+    found = [
         Expiry("listener", name, f"listeners.{name}.tls.certificates[{number}]", one.cert, validity_of(one.cert).ends_s)
         for number, one in enumerate(tls.certificates)
     ]
+    if tls.client_ca is not None and (ends_s := authorities_end_s_of(tls.client_ca)) is not None:
+        path = f"listeners.{name}.tls.client_ca"
+        found.append(Expiry(AUTHORITY, path, path, tls.client_ca, ends_s))
+    return found
+
+
+def authority_expiries(config: Config, faulty: Container[str] = ()) -> list[Expiry]:
+    """The expiry of the files of authorities of servers, except those of the settings `faulty`."""
+    found = []
+    for path, file in _files_read(config):
+        if path.rpartition(".")[2] in AUTHORITIES and path not in faulty:
+            with contextlib.suppress(PemFault):
+                if (ends_s := authorities_end_s_of(file)) is not None:
+                    found.append(Expiry(AUTHORITY, path, path, file, ends_s))
+    return found
 
 
 def _acme_library(config: Config, result: Preflight) -> None:
@@ -176,7 +198,7 @@ def _acme_library(config: Config, result: Preflight) -> None:
 def _authorities(config: Config, result: Preflight) -> None:
     """The files of authorities that verify the servers that relayd connects to: upstreams, stores, ACME directories."""
     for path, file in _files_read(config):
-        if path.rpartition(".")[2] in ("ca", "directory_ca"):
+        if path.rpartition(".")[2] in AUTHORITIES:
             try:
                 load_authorities(file)
             except PemFault as fault:
@@ -191,6 +213,8 @@ def _client_certificates(config: Config, result: Preflight) -> None:
         if path.endswith(".tls.cert") and key is not None:
             try:
                 load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert, key)
+                if path == "store.tls.cert":
+                    result.expiries.append(Expiry("store", path, path, cert, validity_of(cert).ends_s))
             except PemFault as fault:
                 result.fault(path, str(fault), fault.suggestion)
 

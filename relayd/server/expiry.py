@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 BLOCK = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END")
+MOST_AUTHORITIES = 20  # distinct subjects of a file
 SEQUENCE, INTEGER, UTC_TIME, GENERALIZED_TIME, VERSION = 0x30, 0x02, 0x17, 0x18, 0xA0
 
 
@@ -31,8 +32,28 @@ def validity_of_all(raw: bytes) -> Validity:
     return Validity(max(one.begins_s for one in found), min(one.ends_s for one in found))
 
 
+def authorities_end_s(raw: bytes) -> float | None:
+    """The Unix time of the first expiry of an authority of a PEM file that has no successor: a certificate of the same
+    subject in the file that is valid for longer. In a collection of more than MOST_AUTHORITIES, such as that of the
+    system, some always expire: there the last expiry counts. None if no certificate can be read."""
+    ends_s: dict[bytes, float] = {}
+    for block in BLOCK.findall(raw):
+        try:
+            found, subject = _validity_and_subject(base64.b64decode(block))
+        except (ValueError, binascii.Error):
+            continue
+        ends_s[subject] = max(found.ends_s, ends_s.get(subject, 0.0))
+    if not ends_s:
+        return None
+    return max(ends_s.values()) if len(ends_s) > MOST_AUTHORITIES else min(ends_s.values())
+
+
 def validity(der: bytes) -> Validity:
     """The period of one certificate in DER form. Raises ValueError for bytes that are no certificate."""
+    return _validity_and_subject(der)[0]
+
+
+def _validity_and_subject(der: bytes) -> tuple[Validity, bytes]:
     try:
         fields = _expect(_expect(der, SEQUENCE), SEQUENCE)
         at = 0
@@ -43,10 +64,10 @@ def validity(der: bytes) -> Validity:
             tag, _, at = _part(fields, at)
             if tag != wanted:
                 raise ValueError
-        times = _expect(fields[at:], SEQUENCE)
+        times, end = _expect(fields[at:], SEQUENCE), _part(fields, at)[2]
         tag, begins, after = _part(times, 0)
         later_tag, ends, _ = _part(times, after)
-        return Validity(_seconds(tag, begins), _seconds(later_tag, ends))
+        return Validity(_seconds(tag, begins), _seconds(later_tag, ends)), _expect(fields[end:], SEQUENCE)
     except (ValueError, IndexError):
         raise ValueError("holds a damaged certificate") from None
 

@@ -12,7 +12,7 @@ from relayd.acme.state import State
 from relayd.config.listener import Certificate, Tls
 from relayd.errors import ConfigError, Finding
 from relayd.schema.files import FileFault, read_file
-from relayd.server.expiry import Validity, validity_of_all
+from relayd.server.expiry import Validity, authorities_end_s, validity_of_all
 
 MAX_BYTES = 1 << 20
 CHALLENGE_PROTOCOL = "acme-tls/1"
@@ -69,6 +69,11 @@ def validity_of(path: str) -> Validity:
         return validity_of_all(raw)
     except ValueError as error:
         raise PemFault(path, str(error)) from None
+
+
+def authorities_end_s_of(path: str) -> float | None:
+    """When the first authority of a file expires (expiry.authorities_end_s). Raises PemFault."""
+    return authorities_end_s(_bytes(path))
 
 
 def _bytes(path: str) -> bytes:

@@ -44,6 +44,7 @@ LABELS = {
     "cause": "locked, full, read_only, damaged, slow, too_large, closed, unreachable or failed.",
     "fault": "connect, lost, timeout, auth, permission, read_only, full, loading, no_master, not_saved, busy, cluster, overloaded, script, protocol or closed.",
     "file": "Path of the certificate file.",
+    "setting": "Key of the configuration, such as upstreams.api.tls.ca.",
     "event": "Name of the event, as in the log.",
     "fate": "carried (as text) or left_out (dropped).",
     "direction": "input, output, cached (the part of the input that the endpoint read from its prompt cache) or cache_creation (the part of the input that it wrote to that cache).",
@@ -154,6 +155,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("relayd.discovery.endpoints", "gauge", "", ("upstream",), "Addresses that the discovery has found."),
     Metric("relayd.discovery.age", "gauge", "seconds", ("upstream",), "Time since the last successful lookup."),
     Metric(
+        "relayd.discovery.interval", "gauge", "seconds", ("upstream",),
+        "Longest time between two successful lookups, as configured.",
+    ),
+    Metric(
         "relayd.upstream.keys_withheld", "counter", "", ("upstream",),
         "Response fields that contained a key which relayd had sent with the request; the key was removed.",
     ),
@@ -172,6 +177,11 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "relayd.upstream.certificate_left", "gauge", "seconds", ("upstream", "file"),
         "Time until the client certificate expires; negative afterwards.",
+    ),
+    Metric(
+        "relayd.daemon.certificate_left", "gauge", "seconds", ("setting", "file"),
+        "Time until the first certificate expires in a file of authorities (`ca`, `client_ca`, `directory_ca`) or of the"
+        " store's client certificate; negative afterwards.",
     ),
     Metric("relayd.loop.lag", "timer", "seconds", (), "Delay with which the event loop runs a timer."),
     Metric("relayd.loop.lag_max", "gauge", "seconds", (), "Maximum delay of the event loop in the last interval."),

@@ -80,10 +80,12 @@ class Tools:
 class Discovery(Protocol):
     """One kind at work for one upstream. Constructed with its Options and Tools.
 
-    `source` names what is looked up, for the log and status.
+    `source` names what is looked up, for the log and status. `interval_s` is the longest time between two successful
+    lookups, in seconds.
     """
 
     source: str
+    interval_s: float
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """Pairs of an option and why this process cannot use it: a fault of the configuration. Changes nothing."""

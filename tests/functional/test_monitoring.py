@@ -59,13 +59,19 @@ SERIES: dict[str, list[tuple[str, str]]] = {
     "RelaydCertificateExpires": [('relayd_listener_certificate_left_seconds{job="relayd",listener="l",file="f"}', GAUGE.format(86400, 8640000))],
     "RelaydCertificateNotObtained": [('relayd_certs_failures{job="relayd",domain="d"}', GAUGE.format(3, 0))],
     "RelaydLimitNearlyUsed": [('relayd_limits_used{job="relayd",limit="l"}', GAUGE.format(0.95, 0.1))],
-    "RelaydDiscoveryStale": [('relayd_discovery_age_seconds{job="relayd",upstream="a"}', GAUGE.format(400, 5))],
+    "RelaydDiscoveryStale": [
+        ('relayd_discovery_age_seconds{job="relayd",upstream="a"}', GAUGE.format(400, 5)), ('relayd_discovery_interval_seconds{job="relayd",upstream="a"}', "30x60"),
+        ('relayd_discovery_age_seconds{job="relayd",upstream="b"}', "0+60x60"), ('relayd_discovery_interval_seconds{job="relayd",upstream="b"}', "3600x60"),
+    ],
     "RelaydIssuerKeysStale": [('relayd_access_issuer_keys_age_seconds{job="relayd",consumer="c"}', GAUGE.format(90000, 5))],
     "RelaydStateNotWritten": [('relayd_spend_failed_total{job="relayd",cause="full"}', "_x15 1x45")],
     "RelaydTelemetryLost": [('relayd_telemetry_otlp_dropped_total{job="relayd",signal="traces"}', "0+5x20 100x40")],
 }
 # Further faults that an alert finds.
-MORE = [("RelaydUpstreamDown", [('relayd_discovery_endpoints{job="relayd",upstream="a"}', GAUGE.format(0, 1))])]
+MORE = [
+    ("RelaydCertificateExpires", [('relayd_daemon_certificate_left_seconds{job="relayd",setting="upstreams.a.tls.ca",file="f"}', GAUGE.format(86400, 8640000))]),
+    ("RelaydUpstreamDown", [('relayd_discovery_endpoints{job="relayd",upstream="a"}', GAUGE.format(0, 1))]),
+]
 
 
 def rules() -> list[dict[str, Any]]:

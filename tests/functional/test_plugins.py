@@ -57,6 +57,7 @@ class Options:
 class Discovery:
     def __init__(self, options, tools):
         self._arms = options.arms
+        self.interval_s = 3600.0
         self.source = f"signpost with {len(options.arms)} arms"
 
     def faults(self):

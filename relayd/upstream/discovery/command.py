@@ -55,6 +55,7 @@ class Discovery:
 
     def __init__(self, options: Options, tools: Tools) -> None:
         self._options, self._parse = options, tools.parse_endpoints
+        self.interval_s = float(options.interval)
         self.source = f"command {' '.join(options.argv)}"[:200]
 
     def faults(self) -> Iterable[tuple[str, str]]:

@@ -63,7 +63,7 @@ class Discovery:
     """Looks up one name. `_found_s` is the time of the last good answer."""
 
     def __init__(self, options: Options, tools: Tools) -> None:
-        self._options = options
+        self._options, self.interval_s = options, float(options.max_ttl)
         self._servers = [server for text in options.servers if (server := server_of(text)) is not None]
         self._found_s: float | None = None
         self._failures = 0

@@ -107,6 +107,7 @@ class Discovery:
 
     def __init__(self, options: Options, tools: Tools) -> None:
         self._options, self._tools = options, tools
+        self.interval_s = float(options.refresh)
         labels = [*options.label]
         labels += [f"{SERVICE}={options.service}"] if options.service is not None else []
         labels += [f"{PROJECT}={options.project}"] if options.project is not None else []

@@ -37,7 +37,7 @@ class Discovery:
     """Compares the file's inode, size and time of change."""
 
     def __init__(self, options: Options, tools: Tools) -> None:
-        self._path, self._interval_s = options.path, float(options.interval)
+        self._path, self.interval_s = options.path, float(options.interval)
         self._parse = tools.parse_endpoints
         self.source = f"file {options.path}"
 
@@ -71,7 +71,7 @@ class Discovery:
             except OSError as error:
                 read = seen = None
                 report.failed(f"{self._path} cannot be read: {error.strerror or error}")
-            await report.pause(self._interval_s)
+            await report.pause(self.interval_s)
 
     def _read(self) -> tuple[Address, ...]:
         try:

@@ -75,3 +75,16 @@ def test_the_gauge_includes_certificates_that_relayd_had_issued() -> None:
     watch.gauges()
     assert list(telemetry.metrics.gauges(BY_NAME["relayd.listener.certificate_left"])) == []
     telemetry.close()
+
+
+def test_an_authority_that_expires_is_told_as_one() -> None:
+    written = io.StringIO()
+    telemetry = Telemetry.build(TelemetrySettings(access_format="off", log_format="json"), written)
+    path = "upstreams.a.tls.ca"
+    watch = CertificateWatch(lambda: (Expiry("authority", path, path, "/etc/ca.pem", clock.wall() + 3 * DAY_S),), telemetry)
+    watch.commit(PLAN)
+    assert "AN AUTHORITY EXPIRES SOON, in 2 days" in written.getvalue()
+    watch.gauges()
+    left = telemetry.metrics.value("relayd.daemon.certificate_left", setting=path, file="/etc/ca.pem")
+    assert 2 * DAY_S < left <= 3 * DAY_S
+    telemetry.close()

@@ -42,6 +42,21 @@ def test_an_expiry_is_a_warning_at_the_certificate_s_key(tmp_path: Path) -> None
     assert [(one.kind, one.name) for one in result.expiries] == [("listener", "a")]
 
 
+def test_the_expiry_of_authorities_is_told_at_their_key(tmp_path: Path) -> None:
+    one = certificate(tmp_path, "one.example")  # valid for two days
+    listener = f"', tls: {{client_ca: {one.cert}, certificates: [{{cert: {one.cert}, key: {one.key}}}]}}}}}}"
+    text = LEAST.replace("'}}", listener) + (
+        f"upstreams: {{u: {{endpoints: ['https://h'], tls: {{ca: {one.cert}}}}}}}\n"
+        f"store: {{kind: redis, url: 'rediss://h', tls: {{ca: {one.cert}, cert: {one.cert}, key: {one.key}}}}}\n"
+        f"telemetry: {{otlp: {{endpoint: 'https://c', ca: {one.cert}}}}}\n"
+    )
+    result = preflight(load_text(text, "c").config)
+    authorities = ["listeners.a.tls.client_ca", "store.tls.ca", "telemetry.otlp.ca", "upstreams.u.tls.ca"]
+    assert result.faults == [] and sorted(found.path for found in result.expiries if found.kind == "authority") == authorities
+    assert sorted(found.path for found in result.findings) == sorted([*authorities, "listeners.a.tls.certificates[0]", "store.tls.cert"])
+    assert "AN AUTHORITY EXPIRES SOON" in next(found.message for found in result.findings if found.path == "upstreams.u.tls.ca")
+
+
 def test_the_files_of_a_store_are_checked_like_those_of_an_upstream(tmp_path: Path) -> None:
     one, other = certificate(tmp_path, "one.example"), certificate(tmp_path, "two.example")
     upstream = "upstreams: {u: {endpoints: ['https://h'], tls: %s}}\n"

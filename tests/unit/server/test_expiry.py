@@ -11,7 +11,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.server.expiry import validity, validity_of_all
+from relayd.server.expiry import MOST_AUTHORITIES, authorities_end_s, validity, validity_of_all
 from tests.unit.server.certificates import certificate
 
 
@@ -47,3 +47,18 @@ def test_a_certificate_that_was_cut_is_damaged(tmp_path: Path) -> None:
     for size in range(0, len(der), 7):
         with pytest.raises(ValueError, match="damaged"):
             validity(der[:size])
+
+
+def test_authorities_end_with_the_first_that_has_no_successor(tmp_path: Path) -> None:
+    def made(folder: str, subject: str, days: int) -> bytes:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return Path(certificate(tmp_path / folder, subject=subject, days=days).cert).read_bytes()
+
+    old, new, other = made("old", "Root", 3), made("new", "Root", 300), made("other", "Other", 30)
+    ends = {name: validity_of_all(raw).ends_s for name, raw in (("old", old), ("new", new), ("other", other))}
+    assert authorities_end_s(old) == ends["old"] and authorities_end_s(old + new) == authorities_end_s(new + old) == ends["new"]
+    assert authorities_end_s(old + new + other) == ends["other"]
+    damaged = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    assert authorities_end_s(damaged + other) == ends["other"] and authorities_end_s(damaged) is None
+    collection = b"".join(made("many", f"CA {number}", 5) for number in range(MOST_AUTHORITIES))
+    assert authorities_end_s(collection) < authorities_end_s(collection + other) == ends["other"]  # type: ignore[operator]
