@@ -35,7 +35,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     try:
         password = None
         if arguments.password_file:
-            password = read_file(arguments.password_file, PASSWORD_BYTES)[0].decode("utf-8").strip()
+            password = text_of(arguments.password_file)
         scan = registry.load("relayd.stores._redis", "scan").scan
         source = scan(arguments.redis, password, arguments.pattern, TIMEOUT_S)
         begins = arguments.strip if arguments.strip is not None else literal_start(arguments.pattern)
@@ -44,9 +44,18 @@ def run_import(arguments: argparse.Namespace) -> int:
         err(f"relayd: {arguments.password_file}: {fault}")
     except ImportError:
         err("relayd: the import needs the Python package redis (python3-redis)")
-    except (OSError, UnicodeDecodeError) as fault:
+    except OSError as fault:
         err(f"relayd: {fault}")
     return 1
+
+
+def text_of(file: str) -> str:
+    """The password in a file. Raises FileFault."""
+    data = read_file(file, PASSWORD_BYTES)[0]
+    try:
+        return data.decode("utf-8").strip()
+    except UnicodeDecodeError as fault:
+        raise FileFault(f"is not UTF-8 at byte {fault.start + 1}: write the password in UTF-8") from None
 
 
 def literal_start(pattern: str) -> str:

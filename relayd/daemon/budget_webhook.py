@@ -1,7 +1,8 @@
 """Sends warnings of budgets to `telemetry.budget_webhook`.
 
-1. `send` never waits: it adds to a queue of MOST_WAITING warnings, which one task sends in their order.
-2. A warning is sent again after a fault that may pass; after ATTEMPTS it is given up, logged and counted.
+1. `send` never waits. At most MOST_WAITING warnings are under way, and at most CONCURRENT of them in a request.
+2. A warning is sent again after a fault that may pass; after ATTEMPTS it is given up, logged and counted. Other warnings
+   do not wait for its pauses.
 3. No message contains more of the URL than its host.
 """
 
@@ -11,7 +12,6 @@ import asyncio
 import json
 import logging
 import socket
-from collections import deque
 from collections.abc import Mapping
 
 from relayd import clock
@@ -26,7 +26,7 @@ from relayd.upstream.transport.api_client import ApiRequests
 from relayd.upstream.transport.client import StreamClient
 
 LOG = logging.getLogger("relayd.budget_webhook")
-MOST_WAITING = 1000
+MOST_WAITING, CONCURRENT = 1000, 4
 ATTEMPTS = 8
 FIRST_PAUSE_S, FACTOR, LONGEST_PAUSE_S = 1.0, 4, 300.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -41,8 +41,9 @@ class BudgetWebhook:
         self._requests, self._telemetry = ApiRequests(client), telemetry
         self._settings: Settings | None = None
         self._currency, self._stamp = "", Stamp()
-        self._waiting: deque[bytes] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # one for each warning
+        self._turns = asyncio.Semaphore(CONCURRENT)
+        self._is_closed = False
 
     def commit(self, plan: Plan) -> None:
         """Use the webhook of this plan from the next attempt on."""
@@ -50,43 +51,46 @@ class BudgetWebhook:
         self._currency = "" if plan.prices is None else plan.prices.currency
 
     def close(self) -> None:
-        """End the task. Warnings that were not delivered are reported."""
-        if self._task is not None:
-            self._task.cancel()
-        if self._waiting:
-            self._report("failed", f"relayd stops, {len(self._waiting)} warnings were not delivered")
-            self._waiting.clear()
+        """End the delivery. Warnings that were not delivered are reported, and so are those of exchanges that end later."""
+        self._is_closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            self._report("failed", f"relayd stops, {len(self._tasks)} warnings were not delivered")
+            self._tasks.clear()
         self._requests.close()
 
     def send(self, warning: Mapping[str, object]) -> None:
         """Send a warning, without waiting."""
         if self._settings is None:
             return
-        if len(self._waiting) >= MOST_WAITING:
+        if self._is_closed:
+            self._report("dropped", "relayd stops")
+            return
+        if len(self._tasks) >= MOST_WAITING:
             self._report("dropped", f"{MOST_WAITING} warnings wait already")
             return
         members = {**warning, "currency": self._currency}
         text = ("relayd: {share:.0%} of the budget of {scope} is used ({used} of {limit} {currency}, per {per})."
                 .format_map(members))  # fmt: skip
-        self._waiting.append(json.dumps({
+        document = json.dumps({
             "event": "budget_warning", "time": self._stamp.format(clock.wall()), "text": text,
             "host": socket.gethostname(), **members,
-        }).encode())
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        }).encode()
+        task = asyncio.get_running_loop().create_task(self._run(document))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _run(self) -> None:
-        while self._waiting:
-            try:
-                fault = await self._deliver(self._waiting[0])
-            except Exception as error:  # rescue door: a fault must not end the delivery of later warnings
-                LOG.error("budget webhook", exc_info=error)
-                fault = f"internal fault: {type(error).__name__}"
-            self._waiting.popleft()
-            if fault:
-                self._report("failed", fault)
-            else:
-                self._telemetry.metrics.add("relayd.limits.webhooks", result="delivered")
+    async def _run(self, document: bytes) -> None:
+        try:
+            fault = await self._deliver(document)
+        except Exception as error:  # rescue door: the loss of a warning is reported
+            LOG.error("budget webhook", exc_info=error)
+            fault = f"internal fault: {type(error).__name__}"
+        if fault:
+            self._report("failed", fault)
+        else:
+            self._telemetry.metrics.add("relayd.limits.webhooks", result="delivered")
 
     async def _deliver(self, document: bytes) -> str:
         """Send a document until it is delivered. Returns the reason if it is given up, else an empty text."""
@@ -98,7 +102,8 @@ class BudgetWebhook:
             settings = self._settings
             if settings is None:
                 return "the configuration has no webhook any more"
-            fault, is_final = await self._attempt(settings, document)
+            async with self._turns:
+                fault, is_final = await self._attempt(settings, document)
             if not fault or is_final:
                 break
         return fault

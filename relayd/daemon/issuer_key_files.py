@@ -3,6 +3,8 @@
 1. A document is kept as it was received, in a file named by a digest of its URL; the time of the file is that of the
    reading. It is parsed like a received one.
 2. Files that were not written for LONGEST_KEPT_S are removed.
+3. Instances and readings of one URL may write at the same time: each writes a file of its own, which then takes the
+   place of the document.
 
 All functions block.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 
 from relayd import clock
 from relayd.access.key_set import MAX_BYTES
@@ -39,13 +42,19 @@ def read_document(state: str, url: str, keep_s: float) -> tuple[bytes, float] | 
 def write_document(state: str, url: str, data: bytes) -> str:
     """Keep a document. Returns the reason if that fails, else an empty text."""
     path = path_of(state, url)
+    folder, name = os.path.split(path)
     try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        new = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(new, "wb") as file:
-            file.write(data)
-        os.replace(f"{path}.new", path)
-        _remove_old(os.path.dirname(path))
+        os.makedirs(folder, 0o700, exist_ok=True)
+        descriptor, new = tempfile.mkstemp(".new", f"{name}.", folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+            os.replace(new, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
+        _remove_old(folder)
     except OSError as error:
         return f"{path}: {error.strerror}"
     return ""

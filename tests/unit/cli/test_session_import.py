@@ -153,6 +153,8 @@ def test_a_wrong_password_is_an_error_and_nothing_is_passed_on(
         assert main([*words(old, tmp_path, password=password), *admin.options]) == 1
     shown = capsys.readouterr().err
     assert not admin.asked and shown.startswith("relayd: ") and "guessed" not in shown
+    if password == b"\xff":
+        assert shown == f"relayd: {tmp_path}/password: is not UTF-8 at byte 1: write the password in UTF-8\n"
 
 
 @needs_redis()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from relayd.daemon.issuer_key_files import LONGEST_KEPT_S, path_of, read_document, write_document
@@ -38,3 +39,13 @@ def test_old_documents_are_removed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "issuer_keys").write_text("a file")
     assert "issuer_keys" in write_document(str(tmp_path), URL, b"keys")
+
+
+def test_writers_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    documents = [bytes([number]) * 200_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            assert set(pool.map(lambda data: write_document(str(tmp_path), URL, data), documents)) == {""}
+    data, _ = read_document(str(tmp_path), URL, 200) or (b"", 0.0)
+    assert data in documents
+    assert os.listdir(os.path.dirname(path_of(str(tmp_path), URL))) == [os.path.basename(path_of(str(tmp_path), URL))]
