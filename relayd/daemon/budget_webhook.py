@@ -1,8 +1,8 @@
 """Sends warnings of budgets to `telemetry.budget_webhook`.
 
 1. `send` never waits. At most MOST_WAITING warnings are under way, and at most CONCURRENT of them in a request.
-2. A warning is sent again after a fault that may pass; after ATTEMPTS it is given up, logged and counted. Other warnings
-   do not wait for its pauses.
+2. A warning is sent again after a fault that may pass; after ATTEMPTS it is given up, logged and counted. Others do not
+   wait for its pauses.
 3. No message contains more of the URL than its host.
 """
 
@@ -51,7 +51,7 @@ class BudgetWebhook:
         self._currency = "" if plan.prices is None else plan.prices.currency
 
     def close(self) -> None:
-        """End the delivery. Warnings that were not delivered are reported, and so are those of exchanges that end later."""
+        """End the delivery. Warnings that were not delivered are reported, also those that come later."""
         self._is_closed = True
         for task in self._tasks:
             task.cancel()
