@@ -1,5 +1,6 @@
 """Counts the instructions that relayd executes per small POST and per streamed chunk, with callgrind: on a plain route,
-and on an AI route that passes (by model, with a key of a consumer, usage tap, JSON log and statsd).
+on an AI route that passes (by model, with a key of a consumer, usage tap, JSON log and statsd), and on one whose consumer
+has a rate and a budget besides.
 
     python tests/bench/instructions.py [KIND ...] [TREE ...]
 
@@ -25,7 +26,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from tests.bench.rig import AI_RELAYD, ANSWER, RELAYD, free_port
+from tests.bench.rig import ANSWER, LIMITS, RELAYD, ai_config, free_port
 
 CONNECTIONS, WARM_UP, ROUNDS = 16, 24, 40
 LAUNCH = """
@@ -40,7 +41,7 @@ main(["run", "-c", sys.argv[2]])
 """
 BODY = b'{"model":"demo","messages":[{"role":"user","content":"Say hello to the bench, please, in one sentence."}]}'
 STREAMED = BODY[:-1] + b',"stream":true,"stream_options":{"include_usage":true}}'
-KINDS = ("post", "chunk", "ai_post", "ai_chunk")
+KINDS = ("post", "chunk", "ai_post", "ai_chunk", "limits_post", "limits_chunk")
 HEAD = b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nCache-Control: no-cache\r\n"
 WHOLE = HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER.encode())
 BEGINNING = HEAD + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -113,9 +114,10 @@ def count(tree: Path, kind: str) -> int:
     with tempfile.TemporaryDirectory(prefix="relayd-bench-") as name:
         folder, both, port = Path(name), Both(), free_port()
         (folder / "relayd.yaml").write_text(
-            (AI_RELAYD if kind.startswith("ai_") else RELAYD).format(port=port, folder=folder, upstream=both.port, statsd=9, name="relayd", more="", sharing="")
+            RELAYD.format(port=port, folder=folder, upstream=both.port, statsd=9, name="relayd", more="", sharing="")
+            if kind in ("post", "chunk")
+            else ai_config(port, folder, both.port, 9, "relayd", LIMITS if kind.startswith("limits_") else "")
         )
-        (folder / "key").write_text("bench-0123456789abcdef")
         process = subprocess.Popen([
             "valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/callgrind",
             sys.executable, "-c", LAUNCH, str(tree), str(folder / "relayd.yaml"),

@@ -197,12 +197,62 @@ models:
   "claude-*": bench
   demo: bench
 consumers:
-  team: {{bearer: {{file: "{folder}/key"}}}}
+  team: {{bearer: {{file: "{folder}/key"}}{limits}}}
 routes:
   - {{name: llm, match: {{prefix: /v1/}}, protocol: openai_chat, upstream: by_model, allow: [team]}}
 telemetry:
   access_log: {{format: json, file: "{folder}/{name}.log"}}
   statsd: {{address: "127.0.0.1:{statsd}", prefix: relayd}}
+"""
+
+# Rates and a budget of the consumer: large enough to refuse nothing.
+LIMITS = ", rates: [{requests: 100000000, per: 1m}], budget: [{amount: 1000000, per: 1d}]"
+PRICES = "currency: USD\nmodels: {demo: {input: 2.50, output: 10}}\n"
+# relayd with an AI route: the limits of its consumer, by the name of the peer.
+AI_VARIANTS = {"relayd+ai": "", "relayd+ai+limits": LIMITS}
+
+
+def ai_config(port: int, folder: Path, upstream: int, statsd: int, name: str, limits: str) -> str:
+    """The configuration of an AI route that passes: by model, with a key, usage tap, JSON log and statsd. Its consumer
+    has `limits`. Writes the files that it names."""
+    (folder / "key").touch(0o600)
+    (folder / "key").write_text("bench-0123456789abcdef")
+    (folder / "prices.yaml").write_text(PRICES)
+    prices = f'prices: "{folder}/prices.yaml"\n' if limits else ""
+    return prices + AI_RELAYD.format(
+        port=port, folder=folder, upstream=upstream, statsd=statsd, name=name, more="", limits=limits
+    )
+
+
+CADDYFILE = """
+{{
+  admin off
+  auto_https off
+}}
+http://127.0.0.1:{port} {{
+  reverse_proxy 127.0.0.1:{upstream} {{
+    flush_interval -1
+    transport http {{
+      keepalive_idle_conns_per_host 512
+    }}
+  }}
+}}
+"""
+HAPROXY = """
+global
+  nbthread 1
+  maxconn 9000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 3600s
+  timeout server 3600s
+  http-reuse always
+frontend f
+  bind 127.0.0.1:{port}
+  default_backend b
+backend b
+  server s 127.0.0.1:{upstream}
 """
 
 # What a peer of this name has beside relayd: settings of its upstream.
@@ -244,6 +294,17 @@ class Rig:
         port = free_port()
         if peer == "nginx":
             return self.nginx("proxy", NGINX_PROXY.format(port=port, upstream=upstream), port, PROXY_CORE)
+        if peer in ("caddy", "haproxy"):
+            path = self.folder / f"{peer}{port}.conf"
+            path.write_text((CADDYFILE if peer == "caddy" else HAPROXY).format(port=port, upstream=upstream))
+            command = ["caddy", "run", "--adapter", "caddyfile", "--config"] if peer == "caddy" else ["haproxy", "-q", "-f"]
+            return start(peer, [*command, str(path)], port, PROXY_CORE, self.folder)
+        if peer in AI_VARIANTS:
+            path = self.folder / f"{peer}.yaml"
+            statsd = self.statsd.getsockname()[1]
+            path.write_text(ai_config(port, self.folder, upstream, statsd, peer, AI_VARIANTS[peer]))
+            command = [self.python, "-m", "relayd", "run", "-c", str(path)]
+            return start(peer, command, port, PROXY_CORE, self.folder)
         if peer == "tornado":
             script, tail = "tornado_stock.py", [str(max_clients or self.max_clients)]
         elif peer == "aiohttp":

@@ -19,14 +19,17 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from tests.bench import growth, nasty, nasty_answers, scale, small, streams, translate
-from tests.bench.rig import LOAD_CORE, VARIANTS, Rig, has
+from tests.bench.rig import AI_VARIANTS, LOAD_CORE, VARIANTS, Rig, has
 
 Row = dict[str, Any]
 
 
 def run_small(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
+    """Peers, and relayd with a plain route, an AI route, and one whose consumer has a rate and a budget."""
     seconds = 2 if options.quick else 4
-    return small.measure(rig, peers, options.rounds or (2 if options.quick else 4), seconds)
+    more = [*AI_VARIANTS, *(peer for peer in ("haproxy", "caddy") if shutil.which(peer))]
+    own = peers if options.peer else [*peers, *more]
+    return small.measure(rig, own, options.rounds or (2 if options.quick else 4), seconds)
 
 
 def run_resilience(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
