@@ -12,15 +12,14 @@ not tried by the others.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from relayd import clock
+from relayd.daemon.shared_server import SharedServer
 from relayd.daemon.timers import Timers
 from relayd.plan.plan import Plan
-from relayd.stores._redis_failure import RedisFailure
 from relayd.stores._redis_server import RedisServer, Script
 from relayd.upstream.breaker import CLOSED, OPEN, Breaker
 from relayd.upstream.endpoint import Endpoint
@@ -108,20 +107,16 @@ class SharedBreakers:
 
     def __init__(self, server: Callable[[], RedisServer | None]) -> None:
         """`server` returns the server of the store that is in force, None if the store is not shared."""
-        self._find_server = server
-        self._instance = secrets.token_hex(8)
-        self._server: RedisServer | None = None
+        self._server = SharedServer(server)
         self._known: dict[str, Known] = {}
         self._upstreams: tuple[Upstream, ...] = ()
-        self._is_asking = False
 
     # ---- the service
 
     def commit(self, plan: Plan) -> None:
         self._upstreams = tuple(plan.upstreams.values())
-        server = self._find_server()
-        if server is not self._server:
-            self._server, self._known, self._is_asking = server, {}, False
+        if self._server.follow():
+            self._known = {}
 
     def start(self, timers: Timers) -> None:
         timers.every("shared_breakers", TICK_S, self.tick)
@@ -131,21 +126,15 @@ class SharedBreakers:
 
     def close(self) -> None:
         """Nothing to do: a grant of this instance ends by itself."""
-        self._server = None
+        self._server.close()
 
     # ---- a tick
 
     def tick(self) -> None:
         """Report changes and ask for those of others, unless the last call is still waiting for its reply."""
-        server = self._server
-        if server is None or not server.available or self._is_asking:
-            return
-        self._is_asking = True
-        operations = [word for operation in self._operations(clock.monotonic()) for word in operation]
-        server.call(
-            EXCHANGE, [server.key("breakers")], [self._instance, LEASE_MS, *operations],
-            lambda reply: self._on_reply(server, reply),
-        )
+        if self._server.is_ready:
+            operations = [word for operation in self._operations(clock.monotonic()) for word in operation]
+            self._server.call(EXCHANGE, "breakers", [self._server.instance, LEASE_MS, *operations], self._on_reply)
 
     def _breakers(self) -> Iterator[tuple[str, Upstream, Endpoint, Breaker]]:
         for upstream in self._upstreams:
@@ -187,23 +176,18 @@ class SharedBreakers:
             known.idle_from_s, known.idle_s = now_s, LEAST_IDLE_S
         return not known.is_wanted or now_s - known.idle_from_s < known.idle_s
 
-    def _on_reply(self, server: RedisServer, reply: Any) -> None:
-        if server is not self._server:
-            return
-        self._is_asking = False
-        if isinstance(reply, RedisFailure):
-            return
-        now_s = clock.monotonic()
+    def _on_reply(self, reply: Any) -> None:
+        now_s, instance = clock.monotonic(), self._server.instance.encode()
         found = {entry[0]: entry[1:] for entry in reply}
         for name, upstream, endpoint, breaker in self._breakers():
             if (entry := found.get(name.encode())) is not None:
                 number, state, rest_ms, owner, reporter, wanted = entry
                 known = self._known.setdefault(name, Known())
                 is_new, known.number, known.is_wanted = number != known.number, number, bool(wanted)
-                if is_new and reporter != self._instance.encode():
+                if is_new and reporter != instance:
                     self._apply(upstream, endpoint, state.decode(), rest_ms / 1000, now_s)
                     known.state, known.openings = breaker.state, breaker.openings
-                elif owner == self._instance.encode() and breaker.state == OPEN == known.state:
+                elif owner == instance and breaker.state == OPEN == known.state:
                     known.idle_from_s = breaker.until_s = now_s
                     upstream.recompute(now_s)
 

@@ -15,15 +15,15 @@ the shares together never exceed the limit.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from relayd.daemon.shared_server import SharedServer
 from relayd.daemon.timers import Timers
 from relayd.limits.gate import Gate
 from relayd.limits.gates import Gates
 from relayd.plan.plan import Plan
-from relayd.stores._redis_failure import RedisFailure
 from relayd.stores._redis_server import RedisServer, Script
 
 TICK_S = 0.3
@@ -104,22 +104,15 @@ class SharedPermits:
 
     def __init__(self, server: Callable[[], RedisServer | None], gates: Gates) -> None:
         """`server` returns the server of the store that is in force, None if the store is not shared."""
-        self._find_server, self._gates = server, gates
-        self._instance = secrets.token_hex(8)
-        self._server: RedisServer | None = None
-        self._is_asking = False
+        self._server, self._gates = SharedServer(server), gates
 
     # ---- the service
 
     def commit(self, plan: Plan) -> None:
-        server = self._find_server()
-        if server is self._server:
-            return
-        self._server, self._is_asking = server, False
-        for gate in self._gates:
-            gate.set_share(None)
-        if server is not None:
-            server.on_change(lambda available: self.tick() if available else None)
+        if self._server.follow():
+            for gate in self._gates:
+                gate.set_share(None)
+            self._server.on_available(self.tick)
 
     def start(self, timers: Timers) -> None:
         timers.every("shared_permits", TICK_S, self.tick)
@@ -129,29 +122,23 @@ class SharedPermits:
 
     def close(self) -> None:
         """Nothing to do: the shares of this instance end by themselves."""
-        self._server = None
+        self._server.close()
 
     # ---- a tick
 
     def tick(self) -> None:
         """Report the permits in use and those needed, unless the last call is still waiting for its reply."""
-        server = self._server
-        if server is None or not server.available or self._is_asking:
+        if not self._server.is_ready:
             return
         gates = [gate for gate in self._gates if gate.limits.shared and gate.limits.requests]
         if not gates:
             return
-        self._is_asking = True
-        arguments: list[str | int] = [self._instance, LIFE_MS]
+        arguments: list[str | int] = [self._server.instance, LIFE_MS]
         for gate in gates:
             arguments += [gate.name, gate.limits.requests, gate.in_flight, gate.in_flight + gate.depth]
             arguments.append(-1 if gate.share is None else gate.share)
-        server.call(SHARE, [server.key("permits")], arguments, lambda reply: self._on_reply(server, gates, reply))
+        self._server.call(SHARE, "permits", arguments, partial(self._on_reply, gates))
 
-    def _on_reply(self, server: RedisServer, gates: list[Gate], reply: Any) -> None:
-        if server is not self._server:
-            return
-        self._is_asking = False
-        if not isinstance(reply, RedisFailure):
-            for gate, share in zip(gates, reply, strict=True):
-                gate.set_share(share)
+    def _on_reply(self, gates: list[Gate], reply: Any) -> None:
+        for gate, share in zip(gates, reply, strict=True):
+            gate.set_share(share)

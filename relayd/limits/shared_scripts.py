@@ -143,6 +143,12 @@ local function advance(key, span)
   return w
 end
 
+local function state_of(windows)
+  local states = {}
+  for i, w in ipairs(windows) do states[3 * i - 2], states[3 * i - 1], states[3 * i] = w.slot, w.used, w.held end
+  return states
+end
+
 local function save(w)
   redis.call('HSET', w.key, 'at', text(w.slot), 'used', text(w.used), 'held', text(w.held))
   if not w.exists then
@@ -207,11 +213,7 @@ else
   redis.call('HSET', KEYS[1], ARGV[3], table.concat(record))
   answer = {1, now}
 end
-for _, w in ipairs(windows) do
-  answer[#answer + 1] = w.slot
-  answer[#answer + 1] = w.used
-  answer[#answer + 1] = w.held
-end
+for _, number in ipairs(state_of(windows)) do answer[#answer + 1] = number end
 return answer
 """,
 )
@@ -325,7 +327,7 @@ for _, operation in ipairs(operations) do
   end
 end
 
-local crossed, states = {}, {}
+local crossed = {}
 for i, w in ipairs(windows) do
   if w.changed then
     save(w)
@@ -343,10 +345,9 @@ for i, w in ipairs(windows) do
       end
     end
   end
-  states[3 * i - 2], states[3 * i - 1], states[3 * i] = w.slot, w.used, w.held
 end
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'batch', ARGV[2], 'crossed', cjson.encode(crossed)) end
-return {now, crossed, states}
+return {now, crossed, state_of(windows)}
 """,
 )
 

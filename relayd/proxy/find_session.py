@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from relayd.proxy.client_session import ENDPOINTS, SPACE, ClientSession, presented_id, remove_id
+from relayd.proxy.client_session import ENDPOINTS, SPACE, ClientSession, key_of, presented_id, remove_id
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.respond import WAIT, Wait
 from relayd.wire.json_steps import Steps
@@ -36,6 +36,8 @@ def find_session(exchange: Exchange, resume: Callable[[Exchange], None]) -> Wait
 
 def _look_up(exchange: Exchange, session: ClientSession, session_id: bytes, by_cookie: bool) -> Steps[None]:
     yield from session.look_up_steps(session_id, by_cookie, bool(exchange.plan.session_upstreams))
-    session.is_uncertain = session.is_new and exchange.gateway.is_store_degraded()
+    session.is_uncertain = session.is_new and (
+        exchange.gateway.is_store_degraded() or bool(session.space.lost(key_of(session_id)))
+    )
     if not session.is_new:
         session.record(exchange.record)

@@ -96,11 +96,21 @@ def page_steps(gateway: Gateway, path: str, body: bytes) -> Steps[Page]:
 
 
 def _list(gateway: Gateway) -> Steps[Page]:
-    found = yield from gateway.store.list_steps(SPACE, MOST)
+    found = yield from listed_steps(gateway, MOST)
     count = yield from gateway.store.count_steps(SPACE)
     omitted = max(0, count - MOST) if len(found) == MOST else 0
     data = {"sessions": [_described(one) for one in found], "omitted": omitted}
     return 200, JSON, to_json(data)
+
+
+def listed_steps(gateway: Gateway, most: int) -> Steps[list[Listed]]:
+    """Up to `most` sessions. Raises ExchangeError if the store is a server that cannot be asked now: sessions that only
+    this instance knows are not all of them."""
+    found = yield from gateway.store.list_steps(SPACE, most)
+    if gateway.store.must_fetch and gateway.is_store_degraded():
+        message = "The server of the store cannot be reached; try again later."
+        raise ExchangeError("store_unavailable", message=message)
+    return found
 
 
 def _show(gateway: Gateway, prefix: str) -> Steps[Page]:
@@ -120,7 +130,7 @@ def _matching(gateway: Gateway, prefix: str) -> Steps[Listed | Page]:
     """The one session whose digest begins like this, or the error."""
     if not SHORTEST <= len(prefix) <= KEY_CHARS:
         return error_page(404, "not_found", f"A session is named by at least {SHORTEST} characters.")
-    found = yield from gateway.store.list_steps(SPACE, 1 << 30)
+    found = yield from listed_steps(gateway, 1 << 30)
     matching = [one for one in found if one.key.startswith(prefix)]
     if not matching:
         return error_page(404, "not_found", "There is no such session.")
@@ -137,7 +147,7 @@ def _forget(gateway: Gateway, asked: dict[str, Any]) -> Steps[Page]:
             return found
         chosen = [found]
     elif consumer is not None or asked.get("all") is True:
-        listed = yield from gateway.store.list_steps(SPACE, 1 << 30)
+        listed = yield from listed_steps(gateway, 1 << 30)
         chosen = [one for one in listed if consumer is None or one.space == SPACE + str(consumer)]
     else:
         raise BadRequest("Name a session, a consumer, or all.")

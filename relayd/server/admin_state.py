@@ -15,6 +15,7 @@ from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
 
+from relayd.errors import ExchangeError
 from relayd.limits.counter import is_of, owner_of
 from relayd.limits.limit_set import network_of
 from relayd.limits.shared_calls import Failed
@@ -61,7 +62,7 @@ async def act(gateway: Gateway, path: str) -> StatePage:
             return StatePage((200, JSON, to_json({"consumer": consumer, **found})))
     except sqlite3.Error as error:
         return StatePage(error_page(503, "not_possible", f"The file of the spend cannot be changed: {error}"))
-    except StoreAway:
+    except (StoreAway, ExchangeError):
         return StatePage(error_page(503, "not_possible", "The server of the store cannot be reached; try again later."))
     return StatePage(error_page(404, "not_found", "There is no such action."))
 

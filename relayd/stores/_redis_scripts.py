@@ -22,8 +22,17 @@ local function clock(ahead)
 end
 """
 
+# Let all keys expire natively after the last entry, which expires in so many ms.
+_EXPIRE = """
+local function expire_keys(left)
+  local text = string.format('%.0f', left + KEEP_LONGER)
+  for _, name in ipairs(KEYS) do redis.call('PEXPIRE', name, text) end
+end
+""".replace("KEEP_LONGER", str(KEEP_LONGER_MS))
+
 _SPACE = (
     _TIME
+    + _EXPIRE
     + """
 local X, V, S = KEYS[1], KEYS[2], KEYS[3]
 local function drop(key)
@@ -49,8 +58,7 @@ end
 local function keep(key, now, ttl)
   redis.call('ZADD', X, string.format('%.0f', now + ttl), key)
   local last = redis.call('ZRANGE', X, -1, -1, 'WITHSCORES')[2]
-  local left = string.format('%.0f', last - now + KEEP_LONGER)
-  for _, name in ipairs(KEYS) do redis.call('PEXPIRE', name, left) end
+  expire_keys(last - now)
 end
 local function totals(now)
   local last = redis.call('ZRANGE', X, -1, -1, 'WITHSCORES')[2]
@@ -71,7 +79,7 @@ local function put(key, text, size, ttl, now, most_bytes, most_entries)
   keep(key, now, ttl)
 end
 """
-).replace("KEEP_LONGER", str(KEEP_LONGER_MS)).replace("SWEPT", str(SWEPT_AT_ONCE))
+).replace("SWEPT", str(SWEPT_AT_ONCE))
 
 # key, text, size, ttl, ahead, most bytes, most entries -> entries, bytes, milliseconds to the last expiry
 PUT = Script(
@@ -152,6 +160,7 @@ return totals(now)
 INDEX = Script(
     "index",
     _TIME
+    + _EXPIRE
     + """
 local now = clock(ARGV[5])
 for _, space in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now), 'LIMIT', 0, SWEPT)) do
@@ -171,14 +180,13 @@ else
 end
 local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
 if last then
-  local left = string.format('%.0f', math.max(1, last - now) + KEEP_LONGER)
-  for _, name in ipairs(KEYS) do redis.call('PEXPIRE', name, left) end
+  expire_keys(math.max(1, last - now))
 else
   redis.call('DEL', KEYS[3])
 end
 local largest = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 return {tonumber(redis.call('GET', KEYS[3]) or 0), largest[1] or '', tonumber(largest[2] or 0)}
-""".replace("KEEP_LONGER", str(KEEP_LONGER_MS)).replace("SWEPT", str(SWEPT_AT_ONCE)),
+""".replace("SWEPT", str(SWEPT_AT_ONCE)),
 )
 
 SCRIPTS = (PUT, GET, DELETE, SWAP, LIST, SHRINK, INDEX)

@@ -144,12 +144,13 @@ class RedisStore:
                 self._fetched((space, key), waiting.result, ttl_s)
 
     def list_steps(self, prefix: str, most: int) -> Steps[list[Listed]]:
-        """See relayd.stores. Changes that were not written yet are not included."""
+        """See relayd.stores. Changes that were not written yet are not included. Raises ExchangeError if Redis fails
+        meanwhile."""
         if not self.server.available:
             return (yield from self._local.list_steps(prefix, most))
         listed: list[Listed] = []
         for space in (yield from self._spaces_steps(prefix)):
-            reply = yield from self._run(LIST, space, (most - len(listed), self._ahead_ms()))
+            reply = replied((yield from self._run(LIST, space, (most - len(listed), self._ahead_ms()))))
             for key, size, left_ms in reply if isinstance(reply, list) else ():
                 listed.append(Listed(space, _text(key), int(size), int(left_ms) / 1000))
             if len(listed) >= most:
@@ -166,13 +167,13 @@ class RedisStore:
         found = 0
         for waiting in counts:
             yield waiting
-            found += waiting.result if isinstance(waiting.result, int) else 0
+            found += replied(waiting.result)
         return found
 
     def _spaces_steps(self, prefix: str) -> Steps[list[str]]:
         waiting = self._command("ZRANGE", self._writes.index_keys[0], 0, -1)
         yield waiting
-        return sorted(space for space in _texts(waiting.result) if space.startswith(prefix))
+        return sorted(space for space in _texts(replied(waiting.result)) if space.startswith(prefix))
 
     def _fetched(self, entry_key: EntryKey, reply: Any, ttl_s: float) -> str | None:
         """The text of a reply to GET, as far as nothing has changed meanwhile. Raises ExchangeError."""
@@ -180,10 +181,12 @@ class RedisStore:
         if change is not None:
             return change.text
         if isinstance(reply, RedisFailure):
-            if self._on_failure == "closed":
+            text = self._local.text(*entry_key, ttl_s) if self._on_failure == "local" else None
+            if self._on_failure == "closed" or (text is None and reply.cause == "overloaded"):
                 raise ExchangeError("store_unavailable", detail=reply.text)
-            self._losses.count(UNREACHABLE, reply.text)
-            return self._local.text(*entry_key, ttl_s) if self._on_failure == "local" else None
+            self._losses.lose(entry_key, UNREACHABLE, reply.text)
+            return text
+        self._losses.found(entry_key)
         if reply is None:
             self._local.delete(*entry_key)
             return None
@@ -270,6 +273,8 @@ class RedisStore:
 
     def _on_result(self, entry_key: EntryKey, change: Change, failure: RedisFailure) -> bool:
         """A change could not be written. Returns True if it is to be repeated."""
+        if failure.cause == "overloaded" and self._writes.has_room(0):
+            return True
         if failure.is_server_failure and (change.text is None or self._on_failure == "local"):
             return True
         self._losses.lose(entry_key, UNREACHABLE, failure.text)
@@ -292,6 +297,13 @@ class RedisStore:
         waiting = Waiting()
         self.server.command(*arguments, on_done=waiting.set, bulk=True)
         return waiting
+
+
+def replied(result: Any) -> Any:
+    """The reply to an operation. Raises ExchangeError if it has failed."""
+    if isinstance(result, RedisFailure):
+        raise ExchangeError("store_unavailable", detail=result.text)
+    return result
 
 
 def _size(space: str, key: str, text: str) -> int:

@@ -3,11 +3,13 @@
 1. At most one change of an entry is under way; a later one waits and replaces those that wait already.
 2. A change that was not executed, or of which that is not known, is repeated when Redis is available: putting the same
    value twice, and deleting twice, is harmless.
-3. What waits is bounded. Beyond the bounds the oldest change is lost.
+3. What waits is bounded. Beyond the bounds the oldest new value is lost; a deletion only if nothing else waits.
+4. A change that was refused because too many operations wait for Redis waits for OVERLOADED_S.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +23,7 @@ from relayd.wire.waiting import Waiting
 MOST_WRITING = 256
 WAITING_BYTES, WAITING_CHANGES = 32 * 1024 * 1024, 8192
 SHRUNK_AT_ONCE = 64
+OVERLOADED_S = 0.05
 
 EntryKey = tuple[str, str]
 
@@ -43,6 +46,8 @@ class Writes:
         self._server, self._max_entries, self._max_bytes = server, max_entries, max_bytes
         self._ahead_ms, self._failed = ahead_ms, failed
         self._waiting: OrderedDict[EntryKey, Change] = OrderedDict()  # oldest first
+        self._values: OrderedDict[EntryKey, None] = OrderedDict()  # those of them that are no deletions
+        self._is_overloaded = False
         self._writing: dict[EntryKey, Change] = {}
         self._next: dict[EntryKey, Change] = {}  # changes of entries that are being written
         self._watchers: dict[EntryKey, list[Waiting]] = {}
@@ -82,24 +87,35 @@ class Writes:
             self._next[entry_key] = change
         else:
             self._forget(entry_key)
-            self._waiting[entry_key] = change
+            self._enqueue(entry_key, change)
         self._bytes += change.size_bytes
         while self._waiting and (self.waiting > WAITING_CHANGES or self._bytes > WAITING_BYTES):
-            oldest = next(iter(self._waiting))
+            oldest = next(iter(self._values or self._waiting))
             self._failed(oldest, self._waiting[oldest], RedisFailure("overloaded", f"{self.waiting} changes wait"))
             self._forget(oldest)
             self._wake(oldest)
         self.pump()
 
+    def _enqueue(self, entry_key: EntryKey, change: Change, last: bool = True) -> None:
+        self._waiting[entry_key] = change
+        self._waiting.move_to_end(entry_key, last)
+        if change.text is not None:
+            self._values[entry_key] = None
+            self._values.move_to_end(entry_key, last)
+
     def _forget(self, entry_key: EntryKey) -> None:
+        self._values.pop(entry_key, None)
         change = self._waiting.pop(entry_key, None)
         if change is not None:
             self._bytes -= change.size_bytes
 
     def pump(self) -> None:
         """Send waiting changes."""
-        while self._waiting and self._server.available and len(self._writing) < MOST_WRITING:
+        while (
+            self._waiting and self._server.available and len(self._writing) < MOST_WRITING and not self._is_overloaded
+        ):
             entry_key, change = self._waiting.popitem(last=False)
+            self._values.pop(entry_key, None)
             self._writing[entry_key] = change
             (space, key), ahead_ms = entry_key, self._ahead_ms()
             done = partial(self._on_done, entry_key, change)
@@ -114,6 +130,9 @@ class Writes:
         del self._writing[entry_key]
         later = self._next.pop(entry_key, None)
         if isinstance(result, RedisFailure):
+            if result.cause == "overloaded" and not self._is_overloaded:
+                self._is_overloaded = True
+                asyncio.get_running_loop().call_later(OVERLOADED_S, self._end_overload)
             if later is None and self._failed(entry_key, change, result):
                 later = change
                 self._bytes += change.size_bytes
@@ -121,9 +140,12 @@ class Writes:
             self.index(entry_key[0], result)
         self._bytes -= change.size_bytes
         if later is not None:
-            self._waiting[entry_key] = later
-            self._waiting.move_to_end(entry_key, last=False)
+            self._enqueue(entry_key, later, last=False)
         self._wake(entry_key)
+        self.pump()
+
+    def _end_overload(self) -> None:
+        self._is_overloaded = False
         self.pump()
 
     def _wake(self, entry_key: EntryKey) -> None:

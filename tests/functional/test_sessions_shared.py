@@ -75,6 +75,8 @@ def test_sessions_go_on_while_redis_is_away(pair: Pair) -> None:
     pair.redis.kill()
     until(lambda: browser.ask("PATCH", document={"b": 2})[0] == 200)
     assert browser.ask("GET")[2] == {"a": 1, "b": 2}
+    listed = sessions(pair.relays[0], "list")
+    assert listed.returncode != 0 and not listed.stdout and "store" in listed.stderr, "not only what this instance knows"
     other = Browser(pair.relays[1])
     until(lambda: other.ask("GET", X_Session_ID=browser.session_id)[0] == 503)  # neither known there nor replaced
     assert other.ask("GET", "/x", X_Session_ID=browser.session_id)[0] == 200 and not other.session_id

@@ -179,6 +179,34 @@ async def test_without_redis_a_limit_follows_its_policy(tmp_path: Path, policy: 
                     assert b"limits_unavailable" in answer and b"Retry-After: 1\r\n" in answer
 
 
+async def test_requests_that_redis_decides_too_late_spend_no_more_than_the_budget(tmp_path: Path) -> None:
+    """Redis stands still under load and executes after the deadline what it was asked; the requests are decided by
+    `local` and are still in progress when Redis is back."""
+    endpoint = Endpoint()
+    async with serving(endpoint) as url:
+        with Redis(tmp_path / "redis") as redis:
+            change = settings(tmp_path, url, store(redis, on_failure="local"), {"budget": [{"amount": BUDGET, "per": "total"}]})
+            with Relay(tmp_path / "r", url, change, nofile=8192) as relay:
+                await asyncio.to_thread(until, partial(is_shared, relay))
+                asking = [asyncio.create_task(ask(relay)) for _ in range(BUDGET // 3)]
+                await asyncio.to_thread(until, lambda: endpoint.asked == BUDGET // 3)
+                redis.pause()
+                asking += [asyncio.create_task(ask(relay)) for _ in range(BUDGET // 3)]
+                await asyncio.to_thread(until, lambda: endpoint.asked == BUDGET // 3 * 2)
+                redis.resume()
+                held = str(BUDGET // 3 * 2)  # what Redis has decided too late is cancelled
+                await asyncio.to_thread(until, lambda: is_shared(relay) and limit(relay)["reserved"] == held)
+                asking += [asyncio.create_task(ask(relay)) for _ in range(REQUESTS - len(asking))]
+                done = asyncio.ensure_future(asyncio.wait(asking))
+                await asyncio.to_thread(until, lambda: sum(task.done() for task in asking) >= REQUESTS - BUDGET)
+                endpoint.go.set()
+                await done
+                statuses = Counter(task.result() for task in asking)
+                assert statuses[200] == endpoint.asked <= BUDGET and set(statuses) == {200, 429}
+                await asyncio.to_thread(until, lambda: is_shared(relay) and holds_nothing(relay))
+                await asyncio.to_thread(until, lambda: limit(relay)["used"] == str(statuses[200]))
+
+
 async def test_a_client_that_leaves_while_redis_decides_uses_nothing(tmp_path: Path) -> None:
     endpoint = Endpoint()
     endpoint.go.set()
@@ -270,6 +298,39 @@ async def test_after_a_failover_of_sentinel_exactly_the_budget_is_spent_if_the_r
             assert sum(load.statuses[200] for load in loads) == 16
             for relay in relays:
                 await asyncio.to_thread(until, partial(holds_nothing, relay))
+
+
+async def test_a_failover_under_load_to_a_replica_that_lags_spends_exactly_the_budget(tmp_path: Path) -> None:
+    endpoint = Endpoint()
+    endpoint.go.set()
+    async with serving(endpoint) as url:
+        with Sentinels(tmp_path / "redis") as sentinels, contextlib.ExitStack() as stack:
+            where = {
+                "kind": "redis", "url": "redis://unused/0", "on_failure": "closed", "timeout": "2s",
+                "sentinel": {"master": sentinels.MASTER, "addresses": [f"{host}:{port}" for host, port in sentinels.addresses]},
+            }
+            change = settings(tmp_path, url, where, {"budget": [{"amount": BUDGET, "per": "total"}]})
+            relays = [stack.enter_context(Relay(tmp_path / f"r{number}", url, change)) for number in range(3)]
+            for relay in relays:
+                await asyncio.to_thread(until, partial(is_shared, relay))
+            loads = [Load(relay) for relay in relays]
+            await asyncio.to_thread(until, lambda: endpoint.asked >= BUDGET // 5)
+            old = sentinels.master()
+            replica = await asyncio.to_thread(sentinels.cut_replica)
+            had = amounts(replica)[0]
+            await asyncio.to_thread(until, lambda: amounts(old)[0] >= had + BUDGET // 5 * 10**9)
+            await asyncio.to_thread(old.kill)
+            await asyncio.to_thread(until, lambda: sentinels.master() is replica and all(is_shared(relay) for relay in relays))
+            for load in loads:
+                await load.end()
+            endings = [Load(relay, 1) for relay in relays]
+            await asyncio.to_thread(until, lambda: all(load.statuses[429] for load in endings))
+            await asyncio.to_thread(until, lambda: amounts(replica) == (BUDGET * 10**9, 0))
+            for load in endings:
+                await load.end()
+            statuses = sum((load.statuses for load in loads + endings), Counter[int]())
+            assert statuses[200] == endpoint.asked == BUDGET
+            assert set(statuses) <= {200, 429, 503} and statuses[429]
 
 
 def amounts(redis: Redis) -> tuple[int, int]:

@@ -189,6 +189,14 @@ class Sentinels:
         _, port = self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.MASTER)
         return next(one for one in self.servers if one.port == int(port))
 
+    def cut_replica(self) -> Redis:
+        """End the replication, so that the replica lacks what follows. It can be promoted for five seconds."""
+        replica = next(one for one in self.servers if one is not self.master())
+        replica.ask("CONFIG", "SET", "masterauth", "wrong")
+        replica.ask("CLIENT", "KILL", "TYPE", "master")
+        until(lambda: b"master_link_status:down" in replica.ask("INFO", "replication"))
+        return replica
+
     def _end(self) -> None:
         for one in (*self.sentinels, *self.servers):
             one.kill()

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 from relayd.limits.counter import REQUESTS, TOTAL, Rule
 from relayd.limits.gone_instances import GONE_S
 from relayd.limits.ledger import Exceeded
-from relayd.limits.shared_calls import name_of, saved
-from relayd.limits.shared_ledger import MOST_CALLS, MOST_REFRESHED, START_S
+from relayd.limits.shared_calls import Failed, name_of, saved
+from relayd.limits.shared_ledger import MOST_CALLS, MOST_DECIDED, MOST_REFRESHED, START_S
 from relayd.limits.shared_reservation import Decision, SharedReservation, Unavailable
 from relayd.limits.window import Span
 from tests.aids.redis_connection import RedisConnection
@@ -445,3 +445,69 @@ class Faults(RuleBasedStateMachine):
 def test_whatever_happens_to_calls_nothing_is_lost_or_counted_twice(connection: RedisConnection) -> None:
     Faults.redis = connection
     run_state_machine_as_test(Faults, settings=settings(max_examples=30, stateful_step_count=40, deadline=None))
+
+
+def test_an_observer_that_fails_stops_no_batch(redis: RedisConnection) -> None:
+    (one,) = instances(redis, 1)
+
+    class Failing(Warned):
+        def warned(self, counter: object, share: float) -> None:
+            raise RuntimeError("an observer")
+
+    one.ledger.observer = Failing([])
+    for found, amount in [(one.reserve((one.counters[1], 40)), 60), (one.reserve((one.counters[1], 10)), 10)]:
+        assert isinstance(found, SharedReservation)
+        found.settle([amount])
+    with pytest.raises(RuntimeError, match="an observer"):
+        one.run()
+    one.run()
+    assert one.shared.is_settled and amounts(redis, BUDGET) == (70, 0)
+
+
+def test_fields_that_relayd_has_not_written_stop_no_release(redis: RedisConnection) -> None:
+    one, other = instances(redis)
+    assert isinstance(one.reserve((one.counters[0], 1)), SharedReservation)
+    redis("HSET", "{relayd}:rates:instances", b"\xff\xfe", b"\xff", "x" * 16, "7")
+    (own,) = [key for key in redis("KEYS", "*:open:*") if one.shared._calls.instance.encode() in key]
+    redis("HSET", own, "not a number", "x", "99999999999999999999", "y", "77", b"\xff x y z\n")
+    other.sync()
+    other.ahead_s += GONE_S
+    for _ in range(3):
+        other.sync()
+    assert amounts(redis, RATE) == (0, 0)
+
+
+def test_requests_that_waited_for_the_first_connection_are_decided_in_bounded_turns(redis: RedisConnection) -> None:
+    one = Instance(redis, (Rule("x", REQUESTS, 10**6, Span.sliding(3600)),), "local")
+    one.line.lose_call = True
+    one.sync()
+    found: list[Decision] = []
+    for _ in range(3 * MOST_DECIDED):
+        assert one.shared.reserve([(one.counters[0], 1)], found.append) is None
+    one.ahead_s += START_S
+    one.shared.sync()
+    one.line.turn()
+    turns = []
+    while one.later:
+        before = len(found)
+        one.later.popleft()()
+        turns.append(len(found) - before)
+    assert len(found) == 3 * MOST_DECIDED and max(turns) == MOST_DECIDED
+
+
+def test_a_call_for_which_too_many_wait_is_repeated_and_at_last_refused(redis: RedisConnection) -> None:
+    (one,) = instances(redis, 1)
+    found: list[Decision] = []
+    assert one.shared.reserve([(one.counters[0], 1)], found.append) is None
+    *_, on_answer = one.line.waiting.pop()
+    on_answer(Failed(unknown=False))
+    assert one.shared.is_shared and found == []
+    one.sync()
+    assert [type(decision) for decision in found] == [SharedReservation]
+    assert one.shared.reserve([(one.counters[0], 1)], found.append) is None
+    *_, on_answer = one.line.waiting.pop()
+    on_answer(Failed(unknown=False))
+    one.ahead_s += one.line.timeout_s * 2
+    one.sync()
+    assert [type(decision) for decision in found] == [SharedReservation, Unavailable]
+    assert amounts(redis, RATE) == (1, 1)

@@ -12,7 +12,7 @@ import pytest
 
 from relayd.errors import ExchangeError
 from relayd.protocols.dialect import run_steps
-from relayd.stores import _redis_writes
+from relayd.stores import _redis_server, _redis_writes
 from relayd.stores._redis_failure import RedisFailure
 from relayd.stores._redis_store import RedisStore
 from relayd.wire.json_steps import Steps
@@ -258,3 +258,63 @@ async def test_in_a_cluster_the_spaces_are_spread(tmp_path: Path) -> None:
                 assert await result(store.space(f"team-{number}").get_steps("a")) == number
             assert await result(store.count_steps("team")) == 20
             assert all(node.keys("relayd:{s:team*") for node in cluster.nodes)
+
+
+async def test_a_change_that_too_many_operations_refuse_is_repeated(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(redis.port) as one, opened(redis.port) as two:
+        mine, yours = one.space("team"), two.space("team")
+        mine.put("a", 1)
+        await written(one)
+        monkeypatch.setattr(_redis_server, "MOST_WAITING", 0)
+        mine.delete("a")
+        mine.put("b", 2)
+        await until(lambda: one.server.failures.get("overloaded", 0) >= 2)
+        monkeypatch.setattr(_redis_server, "MOST_WAITING", 100)
+        await written(one)
+        assert await result(yours.get_steps("a")) is None and await result(yours.get_steps("b")) == 2
+        assert one.pop_failures() == []
+
+
+async def test_a_value_that_cannot_be_read_because_of_too_many_operations_is_not_absent(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(redis.port) as one, opened(redis.port) as two:
+        one.space("team").put("a", 1)
+        await written(one)
+        monkeypatch.setattr(_redis_server, "MOST_WAITING", 0)
+        assert await result(one.space("team").get_steps("a")) == 1, "of this instance"
+        for steps in (two.space("team").get_steps("a"), two.list_steps("", 10), two.count_steps("")):
+            with pytest.raises(ExchangeError, match="store_unavailable"):
+                await result(steps)
+        monkeypatch.setattr(_redis_server, "MOST_WAITING", 100)
+        assert await result(two.space("team").get_steps("a")) == 1
+
+
+async def test_a_read_that_failed_says_so_until_one_succeeds(redis: Redis) -> None:
+    async with opened(redis.port, timeout_s=0.2) as store:
+        space = store.space("team")
+        redis.pause()
+        assert await result(space.get_steps("a")) is None
+        redis.resume()
+        assert space.lost("a") == "the gateway's store cannot be reached"
+        await until(lambda: store.server.available)
+        assert await result(space.get_steps("a")) is None and space.lost("a") == ""
+
+
+async def test_new_values_are_lost_before_deletions(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_redis_writes, "WAITING_CHANGES", 4)
+    async with opened(redis.port) as one, opened(redis.port) as two:
+        space = one.space("team")
+        space.put("old", 1)
+        await written(one)
+        redis.kill()
+        await until(lambda: not one.server.available)
+        space.delete("old")
+        for number in range(6):
+            space.put(f"n{number}", number)
+        assert one.describe()["waiting"] == 4 and space.lost("n0") and not space.lost("n5")
+        assert one._writes.pending(("team", "old")) is not None
+        redis.start()
+        await until(lambda: one.server.available and two.server.available)
+        await written(one)
+        assert await result(two.space("team").get_steps("n5")) == 5
