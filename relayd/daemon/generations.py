@@ -53,13 +53,13 @@ class Generations:
 
     def read(self, number: int) -> Generation:
         """Read one generation. Raises OSError, and ValueError if the file is damaged."""
-        with open(self._path(number), encoding="utf-8", errors="surrogateescape") as file:
+        with open(self.path_of(number), encoding="utf-8", errors="surrogateescape") as file:
             data = json.load(file)
         try:
             texts = tuple((str(one["path"]), str(one["text"])) for one in data["files"])
             return Generation(int(data["generation"]), float(data["at"]), texts)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{self._path(number)} is damaged") from error
+            raise ValueError(f"{self.path_of(number)} is damaged") from error
 
     def newest(self) -> Generation | None:
         """The newest readable generation."""
@@ -88,26 +88,27 @@ class Generations:
                 return ""
             self._write(number, wall, texts)
             if newest is not None and newest.texts == texts and newest.number != number:
-                os.unlink(self._path(newest.number))
+                os.unlink(self.path_of(newest.number))
             for old in self.numbers()[:-MAX_GENERATIONS]:
-                os.unlink(self._path(old))
+                os.unlink(self.path_of(old))
         except OSError as error:
             return f"{self.folder}: {error.strerror or error}"
         return ""
 
-    def _path(self, number: int) -> str:
+    def path_of(self, number: int) -> str:
+        """The file of a generation."""
         return os.path.join(self.folder or "", f"{number}.json")
 
     def _write(self, number: int, wall: float, texts: Texts) -> None:
         data = {"generation": number, "at": round(wall, 3), "files": [{"path": p, "text": t} for p, t in texts]}
-        temporary = f"{self._path(number)}.new"
+        temporary = f"{self.path_of(number)}.new"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
                 json.dump(data, file, ensure_ascii=False)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self._path(number))
+            os.replace(temporary, self.path_of(number))
         except OSError:
             os.unlink(temporary)
             raise

@@ -15,8 +15,9 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
+from functools import partial
 
 from relayd import __version__, clock
 from relayd.acme.state import State
@@ -39,6 +40,7 @@ from relayd.daemon.maintenance import Maintenance
 from relayd.daemon.notify import Notifier
 from relayd.daemon.preflight import load_checked, pem_stamps
 from relayd.daemon.rates import RateReports
+from relayd.daemon.rollback import Read, Rollback
 from relayd.daemon.saved_generation import SavedGeneration
 from relayd.daemon.services import Services
 from relayd.daemon.shared_state import shared_services
@@ -47,7 +49,7 @@ from relayd.daemon.start_error import StartError, reasons, start_error
 from relayd.daemon.state_dir import acme_folder, keys_folder, seal_key, state_folder
 from relayd.daemon.store_reports import StoreReports
 from relayd.daemon.timers import Timers
-from relayd.daemon.turns import in_turns
+from relayd.daemon.turns import in_turns, log_changes
 from relayd.daemon.upgrade import Upgrade
 from relayd.errors import ConfigError
 from relayd.plan.diff import contents_diff, diff, files_diff
@@ -145,6 +147,7 @@ class Lifecycle:
         maintenance = Maintenance(self.gateway, self.client, self.lag, self.journal, self.descriptors.now)
         self.certificates = Certificates(self.gateway, self.changeover, State(acme_folder()))
         self.generations = Generations.of_service()
+        self.state.rollback = Rollback(self.generations, self.reload, self.compare)
         self.saved_generation = SavedGeneration(self.generations, self.journal)
         self.ledger = Ledger(self.gateway, self.journal, state_folder(), self.gateway.ledger)
         lookups = (DiscoveryService(self.client, telemetry), KeySources(self.client, telemetry, state_folder()))
@@ -304,10 +307,10 @@ class Lifecycle:
             self._reload_requested = False  # a request from now on may refer to a newer file
             await self._reload_now()
 
-    async def reload(self) -> ReloadResult:
-        """Reload, and return the result."""
+    async def reload(self, read: Read | None = None) -> ReloadResult:
+        """Reload, and return the result. `read` returns the configuration, by default that of the file."""
         async with self._exclusive_reload():
-            return await self._reload_now()
+            return await self._reload_now(read)
 
     @contextlib.asynccontextmanager
     async def _exclusive_reload(self) -> AsyncIterator[None]:
@@ -323,7 +326,7 @@ class Lifecycle:
             self.services.discard()
             self._reloading.release()
 
-    async def _reload_now(self) -> ReloadResult:
+    async def _reload_now(self, read: Read | None = None) -> ReloadResult:
         plan = self.gateway.plan
         assert plan is not None
         if self.ending():
@@ -331,7 +334,7 @@ class Lifecycle:
         self.notifier.reloading()
         loaded: Loaded | None = None
         try:
-            loaded = await asyncio.to_thread(load, self.path)  # streams continue while the file is read
+            loaded = await asyncio.to_thread(read or partial(load, self.path))  # streams continue meanwhile
             await self.services.prepare(loaded.config)
             compiled = await asyncio.to_thread(self.changeover.compile, loaded, plan.generation + 1)
             changes = await asyncio.to_thread(self._changes, plan.config, loaded, compiled.stamps)
@@ -353,26 +356,21 @@ class Lifecycle:
         self.timers.every("send", self.telemetry.interval_s, self._send)
         self.telemetry.metrics.add("relayd.config.reloads", result="accepted")
         self.journal.info("reloaded", f"{len(changes)} changes", config=self.path)
-        await in_turns(self._log_changes(changes))
+        await in_turns(log_changes(self.journal, changes))
         self._notify_ready()
         return ReloadResult(True, generation, changes, warnings=self.state.warnings)
-
-    def _log_changes(self, changes: Sequence[str]) -> Generator[None, None, None]:
-        for change in changes:
-            self.journal.info("config_changed", change)
-            yield
 
     def _notify_ready(self) -> None:
         """Send READY=1 unless a further reload is due: for the keeper and systemd it ends all changes."""
         if not (self._reload_requested or self._waiting_reloads):
             self.notifier.ready(self._status_line())
 
-    async def compare(self) -> ReloadResult:
+    async def compare(self, read: Read | None = None) -> ReloadResult:
         """Return what a reload would change now, without opening or changing anything."""
         plan = self.gateway.plan
         assert plan is not None
         try:
-            loaded = await asyncio.to_thread(load, self.path)
+            loaded = await asyncio.to_thread(read or partial(load, self.path))
         except ConfigError as error:
             findings = tuple(str(finding) for finding in error.findings)
             return ReloadResult(False, plan.generation, findings=findings)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TypeVar
 
 from relayd import clock
+from relayd.telemetry.journal import Journal
 
 T = TypeVar("T")
 TURN_S = 0.002  # how long steps go on in one turn of the event loop
@@ -19,6 +20,13 @@ def at_once(steps: Generator[None, None, T]) -> T:
             next(steps)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+
+
+def log_changes(journal: Journal, changes: Sequence[str]) -> Generator[None, None, None]:
+    """Log the changes of a reload, one per step."""
+    for change in changes:
+        journal.info("config_changed", change)
+        yield
 
 
 async def in_turns(steps: Generator[None, None, T]) -> T:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
@@ -35,6 +36,8 @@ Action = Callable[[], Coroutine[Any, Any, ReloadResult]]
 EVENTS, RECORDS, METRICS = "/events", "/records", "/metrics"
 MAX_BODY = 64 * 1024
 READ = ("GET", "HEAD")
+PREFIXES = ("/upstreams/", "/streams/", "/certs/", "/generations/", admin_state.PREFIX)
+GENERATION, NUMBER = re.compile(r"/generations/([^/]+)/(restore|compare)"), re.compile(r"[0-9]{1,15}")
 PAGE_FAULTS = {
     "wrong_host": "Browsers use an address or localhost here; for a name, use TLS, or write it into the route's match.",
     "cross_site": "A page of another site requested this.",
@@ -102,7 +105,7 @@ class AdminApplication:
         return SessionRequest(self._views.gateway, path, responder)
 
     def _is_action(self, path: str) -> bool:
-        return path in self._actions or path.startswith(("/upstreams/", "/streams/", "/certs/", admin_state.PREFIX))
+        return path in self._actions or path.startswith(PREFIXES)
 
     def _refusal(self, request: LocalRequest, path: str) -> Page | None:
         if self._is_action(path):
@@ -127,6 +130,12 @@ class AdminApplication:
         action: Callable[[], Coroutine[Any, Any, ReloadResult | StatePage]] | None = self._actions.get(path)
         if path.startswith(admin_state.PREFIX):
             action = partial(admin_state.act, self._views.gateway, path)
+        elif (found := GENERATION.fullmatch(path)) is not None:
+            rollback = self._views.state.rollback
+            if rollback is None or NUMBER.fullmatch(found[1]) is None:
+                on_done(error_page(404, "not_found", "No saved generation has this number."))
+                return
+            action = partial(rollback.restore, int(found[1]), found[2] == "compare")
         if action is None:
             on_done(self._views.act(path, consumer))
             return

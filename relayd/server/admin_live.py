@@ -38,6 +38,8 @@ ACTIONS = {
     "/upstreams/{upstream}/set/{url}": "Replace the endpoints of an upstream by this URL and further ones.",
     "/upstreams/{upstream}/reset": "Return to the endpoints of the configuration or discovery.",
     "/streams/{id}/cancel": "End an exchange in flight with the error `stopped`.",
+    "/generations/{number}/compare": "What a rollback to a saved generation would change.",
+    "/generations/{number}/restore": "Bring a saved generation into force, without changing the files.",
     "/certs/renew": "Begin to renew all certificates.",
     "/certs/{name}/renew": "Begin to renew a certificate.",
 }

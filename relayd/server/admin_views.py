@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import unquote
 
 from relayd import __version__, clock
@@ -69,11 +70,21 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedGeneration:
-    """A configuration that came into force in this process: since when, and what it changed (secrets are masked)."""
+    """A configuration that came into force: since when, and what it changed (secrets are masked); None before this
+    process."""
 
     number: int
     wall: float
-    changes: tuple[str, ...]
+    changes: tuple[str, ...] | None
+
+
+class RollbackPort(Protocol):
+    """The saved generations (daemon/rollback.py)."""
+
+    @property
+    def is_possible(self) -> bool: ...
+    def earlier(self) -> Iterable[AcceptedGeneration]: ...
+    async def restore(self, number: int, dry_run: bool) -> ReloadResult: ...
 
 
 @dataclass(slots=True)
@@ -92,10 +103,13 @@ class ProcessState:
     worst_lag_s: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], list[dict[str, object]]] = list
     renew: Callable[[str], list[str]] = lambda name: []  # begins to renew a certificate, or all; returns their names
+    rollback: RollbackPort | None = None
 
     def accept(self, number: int, warnings: tuple[str, ...], changes: tuple[str, ...]) -> None:
         """Note that a generation is in force. `changes` are empty at the start of the process."""
         self.loaded_wall, self.refusal, self.warnings = clock.wall(), None, warnings
+        if not self.generations and self.rollback is not None:
+            self.generations.extend(one for one in self.rollback.earlier() if one.number < number)
         self.generations.append(AcceptedGeneration(number, self.loaded_wall, changes[:MAX_CHANGES]))
 
 

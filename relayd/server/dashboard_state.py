@@ -83,7 +83,8 @@ class DashboardState:
                 for one in self._state.certificates()
             },
             "generations": {
-                str(one.number): [round(one.wall, 3), list(one.changes)] for one in self._state.generations
+                str(one.number): [round(one.wall, 3), None if one.changes is None else list(one.changes)]
+                for one in self._state.generations
             },
         }
 
@@ -109,6 +110,7 @@ class DashboardState:
             ],
             "currency": self._telemetry.recent.currency, "interval_s": INTERVAL_S, "buckets": BUCKETS,
             "sessions": len(gateway.sessions),
+            "rollback": state.rollback is not None and state.rollback.is_possible,
         }
         return {name: [value] for name, value in values.items()}
 

@@ -52,13 +52,15 @@ def document(views: AdminViews, actions: Mapping[str, Callable[..., object]], pl
         content = {media_type: {"schema": {"type": "string"}}}
         responses = {"200": _response("The stream.", content), **_errors(403, 503)}
         paths[path] = {"get": _operation(path, "admin", text, responses)}
+    schema = {"$ref": "#/components/schemas/ReloadResult"}
+    results = {status: _response(text, {JSON: {"schema": schema}}) for status, text in (
+        ("200", "Accepted."), ("422", "Refused, with every fault."))}
     for path, action in actions.items():
-        schema = {"$ref": "#/components/schemas/ReloadResult"}
-        results = {status: _response(text, {JSON: {"schema": schema}}) for status, text in (
-            ("200", "Accepted."), ("422", "Refused, with every fault."))}
         paths[path] = {"post": _operation(path, "actions", _summary(action.__doc__), {**results, **_errors(403, 413)})}
     for path, text in ACTIONS.items():
         done = {"200": _response("Done: the state afterwards.", {JSON: {"schema": {"type": "object"}}})}
+        if path.startswith("/generations/"):
+            done = results
         paths[path] = {"post": _operation(path, "actions", text, {**done, **_errors(403, 404, 409, 413)})}
     schemas: dict[str, Any] = {"Error": ERROR, "ReloadResult": RELOAD_RESULT}
     for front_path, operation, name in _fronts(plan):

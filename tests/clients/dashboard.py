@@ -88,7 +88,8 @@ def loaded(folder: Path, streams: int = 120, upstreams: int = 60) -> Iterator[tu
     load = Load()
     with Upstream() as upstream, contextlib.ExitStack() as open_clients:
         upstream.script = load.script
-        with Relay(folder, upstream.url, configuration(folder, upstream.url, upstreams)) as relay:
+        environment = {"STATE_DIRECTORY": str(folder / "state")}
+        with Relay(folder, upstream.url, configuration(folder, upstream.url, upstreams), environment=environment) as relay:
             try:
                 for number in range(streams):
                     client = open_clients.enter_context(relay.client())

@@ -18,6 +18,7 @@ from tests.functional.harness.faults import until
 from tests.functional.harness.relay import Relay
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+Keys = webdriver.Keys
 TOP = Path(__file__).resolve().parents[2]
 SHOTS = TOP / "build" / "pages"
 AXE = TOP / "build" / "clients" / "node_modules" / "axe-core" / "axe.min.js"
@@ -210,6 +211,32 @@ def test_the_page_works_by_keyboard(busy: tuple[Relay, Load], chromium: Any) -> 
     until(lambda: len(chromium.find_elements("css selector", "section[aria-label='Endpoints'] tbody tr")) == 1)
     data = json.loads(chromium.execute_async_script("fetch('session').then((all) => all.text()).then(arguments[0])"))
     assert (data["consumer"], data["may_write"]) == ("ops", True)
+
+
+def test_a_generation_is_rolled_back_by_keyboard(busy: tuple[Relay, Load], chromium: Any) -> None:
+    relay, _ = busy
+    resize(chromium, 1400, "light")
+    before = relay.file.read_bytes()
+    relay.write({"routes": [*relay.config["routes"][:-1], {"name": "all", "match": {"prefix": "/"}, "respond": {"body": "new"}}]})
+    assert relay.admin("/reload", "POST")[0] == 200
+    signed_in(chromium, relay)
+    chromium.find_element("css selector", "body").send_keys("6")
+    button = "button[aria-label='Roll back to generation 1']"
+    until(lambda: chromium.find_elements("css selector", button))
+    check(chromium, "generations")
+    chromium.find_element("css selector", button).send_keys(Keys.ENTER)
+    until(lambda: chromium.find_elements("css selector", "#confirm[open]"))
+    assert "routes.all" in chromium.find_element("css selector", "#confirm-detail").text
+    assert chromium.switch_to.active_element.text == "Keep"  # nothing happens by Enter alone
+    check(chromium, "rollback")
+    chromium.switch_to.active_element.send_keys(Keys.TAB)
+    chromium.switch_to.active_element.send_keys(Keys.ENTER)
+    until(lambda: "Generation 3 is in force" in chromium.find_element("css selector", "#toasts").text)
+    assert any("generation 1 was restored" in warning for warning in relay.status()["config"]["warnings"])
+    until(lambda: chromium.find_elements("css selector", "button[aria-label='Roll back to generation 2']"))
+    assert not chromium.find_elements("css selector", "button[aria-label='Roll back to generation 3']")
+    relay.file.write_bytes(before)
+    assert relay.admin("/reload", "POST")[0] == 200
 
 
 def test_an_operation_is_tried_from_its_form_with_a_key(busy: tuple[Relay, Load], chromium: Any) -> None:

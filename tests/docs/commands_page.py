@@ -48,6 +48,8 @@ PAGES = (
     ("/streams/ID/cancel", "POST: end an exchange, by its number (\\fB@12\\fR) or by its request id, if no other one has the "
      "same; its client gets an error or an incomplete response, and its record the "
      "code \\fBstopped\\fR."),
+    ("/generations/N/compare, /generations/N/restore", "POST: what a rollback to a saved generation would change, and the "
+     "rollback, which does not change the files: the next reload or start uses them. \\fBrelayd rollback\\fR changes them."),
     ("/state/show, /state/dry/CONSUMER, /state/forget/CONSUMER", "POST: what is held about consumers, and its deletion, as "
      "\\fBrelayd state\\fR does; the consumer percent-encoded."),
     ("/dashboard/", "The dashboard, a page for browsers; see DASHBOARD."),

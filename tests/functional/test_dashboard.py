@@ -345,3 +345,46 @@ def test_a_page_of_another_site_reads_nothing_and_an_action_needs_the_name_of_it
     assert status(b"/in/reload", method=b"POST") == 403  # a browser that names no site
     assert status(b"/in/dashboard/", b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: navigate") == 200  # a link
     assert status(b"/in/status", b"Sec-Fetch-Site: none") == 200
+
+
+def test_a_generation_is_rolled_back_and_the_next_reload_uses_the_files_again(upstream: Upstream, folder: Path) -> None:
+    routes: list[dict[str, Any]] = [
+        {"name": "pages", "match": {"prefix": "/dashboard/"}, "upstream": "admin", "allow": ["ops"], "admin_write": True},
+        {"name": "all", "match": {"prefix": "/"}, "respond": {"status": 200, "body": "old"}},
+    ]
+    (folder / "ops").write_bytes(KEY)
+    change = {"consumers": {"ops": {"key": {"file": str(folder / "ops")}}}, "routes": routes}
+    with Relay(folder, upstream.url, change, environment={"STATE_DIRECTORY": str(folder / "state")}) as relay:
+        mine = cookie(sign_in(relay))
+        token = b"X-Relayd-Token: " + session(relay, mine)["token"].encode()
+
+        def act(path: str, *fields: bytes) -> tuple[int, dict[str, Any]]:
+            message = ask(relay, f"/dashboard/actions/generations/{path}", mine, *fields, method=b"POST")
+            return message.status, json.loads(message.body)
+
+        relay.write({"routes": [routes[0], {**routes[1], "respond": {"status": 200, "body": "new"}}]})
+        assert relay.admin("/reload", "POST")[0] == 200 and ask(relay, "/x").body == b"new"
+        with listening(relay, mine) as client:
+            tables = events(client)[1]["tables"]
+        assert set(tables["generations"]) == {"1", "2"} and tables["process"]["rollback"] == [True]
+        status, data = act("1/compare", token)
+        assert status == 200 and any("respond" in line for line in data["changes"]) and ask(relay, "/x").body == b"new"
+        assert act("1/restore")[0] == 403  # without the token
+        assert act("9/restore", token) == (422, {
+            "accepted": False, "generation": 0, "changes": [], "warnings": [],
+            "findings": ["generation 9 cannot be read: No such file or directory; saved are: 1, 2"],
+        })
+        assert act("x/restore", token)[0] == 404 and act("1/other", token)[0] == 404
+        status, data = act("1/restore", token)
+        assert (status, data["accepted"], data["generation"]) == (200, True, 3) and ask(relay, "/x").body == b"old"
+        assert any("generation 1 was restored" in warning for warning in relay.status()["config"]["warnings"])
+        status, data = act("1/restore", token)
+        assert (status, data["changes"], data["generation"]) == (200, [], 3)
+        assert b'"new"' in relay.file.read_bytes()
+        assert relay.admin("/reload", "POST")[0] == 200 and ask(relay, "/x").body == b"new"
+        assert not any("restored" in warning for warning in relay.status()["config"]["warnings"])
+    change["routes"] = relay.config["routes"]
+    with Relay(folder, upstream.url, change, environment={"STATE_DIRECTORY": str(folder / "state")}) as relay:  # another port
+        with listening(relay, cookie(sign_in(relay))) as client:  # those before this process can be restored, too
+            rows = events(client)[1]["tables"]["generations"]
+        assert [rows[number][1] for number in sorted(rows)] == [None, None, None, None, []]

@@ -26,23 +26,32 @@ async function post(path) {
 
 const actions = {
   may: session.may_write,
-  async run(path) {
+  async run(path, done = () => "Done.") {
+    const data = await this.request(path);
+    if (data) toast(done(data));
+  },
+  // The answer to an action; null if it has failed, which is shown.
+  async request(path) {
     try {
       const response = await post(`actions/${path}`);
       if (response.status === 401) location.reload();
       const data = await response.json();
-      toast(response.ok ? "Done." : data.error?.message || data.title || `Failed with status ${response.status}.`);
+      if (response.ok) return data;
+      toast(data.error?.message || data.findings?.join("; ") || data.title || `Failed with status ${response.status}.`);
     } catch {
       toast("relayd cannot be reached.");
     }
+    return null;
   },
-  ask(path, title, text, yes) {
+  ask(path, title, text, yes, { detail = "", done = undefined } = {}) {
     byId("confirm-title").textContent = title;
     byId("confirm-text").textContent = text;
+    byId("confirm-detail").textContent = detail;
+    byId("confirm-detail").hidden = !detail;
     byId("confirm-yes").textContent = yes;
     const dialog = byId("confirm");
     dialog.returnValue = "";
-    dialog.onclose = () => { if (dialog.returnValue === "yes") this.run(path); };
+    dialog.onclose = () => { if (dialog.returnValue === "yes") this.run(path, done); };
     dialog.showModal();
   },
 };

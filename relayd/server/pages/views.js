@@ -251,8 +251,21 @@ class Failures {
   }
 }
 
+// Shows what the rollback to a generation would change, and asks.
+async function rollBack(actions, number) {
+  const compared = await actions.request(`generations/${part(number)}/compare`);
+  if (!compared) return;
+  actions.ask(`generations/${part(number)}/restore`, `Roll back to generation ${number}?`,
+    compared.changes.length ? "This changes, without touching the files, until the next reload or start:" : "Nothing would change.",
+    "Roll back", {
+      detail: compared.changes.join("\n"),
+      done: (data) => (data.changes.length ? `Generation ${data.generation} is in force, with the configuration of ${number}.` : "Nothing has changed."),
+    });
+}
+
 class Configuration {
-  constructor() {
+  constructor(actions) {
+    this.actions = actions;
     this.facts = element("dl", { class: "facts" });
     this.generations = element("div");
     this.certificates = new Table("Certificates", [
@@ -267,7 +280,7 @@ class Configuration {
       this.certificates.node,
       element("section", { class: "panel", "aria-label": "Generations" },
         element("div", { class: "bar" }, element("h2", {}, "Generations"),
-          element("span", { class: "dim" }, "since this process started. To go back: relayd rollback")),
+          element("span", { class: "dim" }, "A rollback does not change the files; relayd rollback does.")),
         this.generations),
     ];
   }
@@ -284,13 +297,23 @@ class Configuration {
     ];
     this.facts.replaceChildren(...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
     const rows = model.rows("generations").sort((one, other) => Number(other.key) - Number(one.key));
-    const texts = JSON.stringify(rows);
+    const current = model.process("generation");
+    const texts = JSON.stringify([rows, current, model.process("rollback")]);
     if (texts === this.texts) return;
     this.texts = texts;
-    this.generations.replaceChildren(...rows.map((one, at) => element("details", { open: at === 0 && one.changes.length > 0 },
-      element("summary", {}, `Generation ${one.key}, since ${date(one.at)}, `,
-        element("span", { class: "dim" }, one.changes.length ? `${one.changes.length} changes` : "the first of this process")),
-      one.changes.length ? element("pre", { class: "mono" }, one.changes.join("\n")) : null)));
+    const mayRollBack = this.actions.may && model.process("rollback");
+    this.generations.replaceChildren(...rows.map((one, at) => element("div", { class: "generation" },
+      this.generation(one, at === 0), mayRollBack && Number(one.key) !== current ? element("button", {
+        type: "button", "aria-label": `Roll back to generation ${one.key}`, onclick: () => rollBack(this.actions, one.key),
+      }, "Roll back") : null)));
+  }
+
+  generation(row, isOpen) {
+    const changes = row.changes || [];
+    const note = row.changes === null ? "before this process" : changes.length ? `${changes.length} changes` : "the first of this process";
+    return element("details", { open: isOpen && changes.length > 0 },
+      element("summary", {}, `Generation ${row.key}, since ${date(row.at)}, `, element("span", { class: "dim" }, note)),
+      changes.length ? element("pre", { class: "mono" }, changes.join("\n")) : null);
   }
 }
 
@@ -301,5 +324,5 @@ export const VIEWS = [
   { name: "consumers", title: "Consumers", make: () => new Consumers() },
   { name: "failures", title: "Failures", make: () => new Failures(),
     count: (model) => model.rows("failures").filter((row) => !row.outcome.startsWith("client")).length },
-  { name: "configuration", title: "Configuration", make: () => new Configuration() },
+  { name: "configuration", title: "Configuration", make: (actions) => new Configuration(actions) },
 ];
