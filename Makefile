@@ -7,6 +7,7 @@
 #   style  ruff            types  mypy --strict                     clean  remove all generated files
 #   cover  test coverage   fuzz   fuzz tests of parsers
 #   test-debian  tests with Debian's libraries     test-newest  with the newest libraries     pins  pin the newest ones
+#   test-valkey  what instances share, with Valkey in the place of Redis
 #   soak   minutes with 200 clients and random aborts     apt-repo  dist/apt, a signed repository (KEY=...)
 #   clients  real clients (SDKs, Codex, Claude Code, llmprobe) against scripted upstreams
 #   acceptance  the package in booted Debian systems      reproducible  two identical builds, and lintian
@@ -38,6 +39,8 @@ NEWEST_PY := $(NEWEST_VENV)/bin/python
 PINS := tests/constraints.txt
 # These tests start no process.
 QUICK := $(addprefix tests/unit/,access config limits plan routing schema stores telemetry wire) tests/unit/test_*.py
+SHARED := tests/unit/stores $(wildcard tests/unit/limits/test_shared_*.py tests/unit/daemon/test_shared_*.py \
+	tests/functional/test_shared_*.py) tests/functional/test_store_redis.py tests/functional/test_sessions_shared.py
 BENCH_PACKAGES := nginx-light wrk
 DEBIAN_RUNTIME := python3-venv python3-tornado python3-pycurl python3-yaml python3-statsd python3-cryptography python3-acme \
 	python3-dnspython python3-jwt python3-redis
@@ -47,7 +50,7 @@ TREE_SUM = git ls-files -z --cached --others --exclude-standard | LC_ALL=C sort 
 PIP := -m pip --disable-pip-version-check --quiet
 
 .PHONY: run soak style types test quick test-debian test-newest pins cover fuzz bench docs docs-unchanged deb build-deb reproducible apt-repo
-.PHONY: acceptance check clean clients setup
+.PHONY: acceptance check clean clients setup test-valkey
 .DEFAULT_GOAL := check
 
 run: $(VENV)/.runtime
@@ -83,6 +86,11 @@ soak: $(VENV)/.tools
 
 bench: $(VENV)/.bench
 	$(PY) tests/bench/run.py $(ARGS)
+
+# The tests of what instances share, with Valkey in the place of Redis.
+test-valkey: $(VENV)/.tools
+	@if command -v valkey-server >/dev/null; then RELAYD_REDIS_SERVER=valkey-server $(PY) -m pytest $(PARALLEL) $(SHARED) $(ARGS); \
+	    else echo "skipped: valkey-server is not installed (Debian 13, Ubuntu 24.04: apt install valkey-server)"; fi
 
 # The same tests with Debian's Tornado, pycurl and libcurl, but those of packages that use no library.
 test-debian: $(DEBIAN_VENV)/.tools

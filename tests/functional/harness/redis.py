@@ -1,4 +1,7 @@
-"""Real Redis servers for tests: one, with TLS or ACL, a replica with Sentinels, a Cluster. Processes end by their ids."""
+"""Real Redis servers for tests: one, with TLS or ACL, a replica with Sentinels, a Cluster. Processes end by their ids.
+
+RELAYD_REDIS_SERVER names another program than redis-server, such as valkey-server (`make test-valkey`).
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,15 @@ import pytest
 from relayd.stores._resp import ErrorReply, ReplyParser, encode_command
 from tests.aids.ports import free_port
 
-PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
+WANTED = os.environ.get("RELAYD_REDIS_SERVER", "")
+PROGRAM = shutil.which(WANTED) if WANTED else shutil.which("redis-server") or shutil.which("valkey-server")
 START_S = 60.0
 
 
 def missing() -> str:
     """Why Redis cannot be used on this machine; empty if it can."""
     if not PROGRAM:
-        return "redis-server is not installed (apt install redis-server)"
+        return f"{WANTED or 'redis-server'} is not installed (apt install redis-server)"
     return "" if importlib.util.find_spec("redis") is not None else "python3-redis is not installed"
 
 
