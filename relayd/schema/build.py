@@ -32,7 +32,9 @@ from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null, 
 from relayd.schema.scalars import ScalarError, meant, parse_scalar, shown
 from relayd.schema.types import Secret
 
-_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,127}(:?[-+?=][^}]*)?\}")
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,127}(:?[-+?=][^}]{0,200})?\}")
+# In a text of several lines, such as a page with a script, `${name}` may be its own.
+_CAPITALS = re.compile(r"\$\{[A-Z_][A-Z0-9_]{0,127}(:?[-+?=][^}]{0,200})?\}")
 
 
 class _Unread:
@@ -98,15 +100,15 @@ class Builder:
             value = parse_scalar(node, kind, key)
         except ScalarError as wrong:
             return self.fault(node.mark, path, wrong.message, wrong.suggestion)
-        if isinstance(value, str) and "${" in value and not (key is not None and key.multiline):
-            self._template(value, node, path)
+        if isinstance(value, str) and "${" in value:
+            self._template(value, node.mark, path, _CAPITALS if key is not None and key.multiline else _VARIABLE)
         return value
 
-    def _template(self, text: str, node: Node, path: str) -> None:
+    def _template(self, text: str, mark: Mark, path: str, variable: re.Pattern[str]) -> None:
         """Warn about `${NAME}`, which other programs replace. relayd uses it literally."""
-        found = _VARIABLE.search(text)
+        found = variable.search(text)
         if found is not None:
-            self.warn(node.mark, path, f"{found[0]} is not replaced: it is used literally",
+            self.warn(mark, path, f"{found[0]} is not replaced: it is used literally",
                       "environment variables are read only for secrets, as {env: NAME}")  # fmt: skip
 
     def _list(self, kind: Any, node: Node, path: str, key: Key | None) -> Any:
@@ -127,6 +129,8 @@ class Builder:
         for name, value in node.entries:
             at = f"{path}.{name.text}"
             self.marks.setdefault(at, name.mark)
+            if "${" in name.text:
+                self._template(name.text, name.mark, at, _VARIABLE)
             if not name.text or not name.text.isprintable() or len(name.text) > 200:
                 self.fault(name.mark, path, f"{shown(name.text)} cannot be a name")
                 continue

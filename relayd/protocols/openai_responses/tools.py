@@ -207,6 +207,8 @@ class _ToolReader:
     def _add_tool(self, entry: Mapping[str, Any], at: str, namespace: str | None) -> None:
         """Add a tool that the client executes. Hosted tools, which a provider would execute, are left out."""
         kind = _json.required(entry, "type", "a string", at)
+        if kind == "namespace":
+            raise Refused("A namespace cannot contain another namespace.", at + "type")
         if kind not in _CALLABLE or (kind == SEARCH and entry.get("execution") != "client"):
             return
         name = SEARCH if kind == SEARCH else _json.required(entry, "name", "a string", at)

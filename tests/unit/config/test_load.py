@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 
@@ -294,3 +295,10 @@ def test_a_file_may_have_thousands_of_routes() -> None:
         "consumers: {c: {addresses: [10.0.0.0/8]}}\nroutes:\n" + routes, "r",
     )
     assert len(loaded.config.routes) == 5000
+
+
+def test_a_variable_in_the_body_of_a_response_is_warned_of_unless_it_may_belong_to_a_script() -> None:
+    for body, warned in (("Hello ${HOST_NAME}", True), ("a\nb ${PORT:-80}", True), ("<script>`${name}`</script>", False), ("${", False)):
+        text = f"listeners: {{a: {{address: '127.0.0.1:1'}}}}\nroutes: [{{name: r, respond: {{body: {json.dumps(body)}}}}}]\n"
+        loaded = load_text(text, "relayd.yaml")
+        assert [one.path for one in loaded.warnings] == ["routes[0].respond.body"] * warned

@@ -176,6 +176,8 @@ def test_a_variable_that_other_programs_would_replace_is_warned_of_and_stays_as_
         assert "is not replaced" in findings[0].message and "{env: NAME}" in findings[0].suggestion
     for text in ("a$b", "${", "a{2}$", "$HOME", "${1}"):
         assert build({"groups": {"a": {"places": text}}})[1] == []
+    made, findings = build({"groups": {"${NAME}": {"places": "x"}}})
+    assert list(made.groups) == ["${NAME}"] and paths(findings, "warning") == ["groups.${NAME}"]
 
 
 def test_a_secret_is_never_repeated_in_a_finding() -> None:

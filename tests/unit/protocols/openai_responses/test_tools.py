@@ -119,6 +119,7 @@ def test_the_echo_of_allowed_tools_has_a_mode() -> None:
         ({"tools": [{"type": "function", "name": ""}]}, "tools[0].name"),
         ({"tools": [F | {"strict": "yes"}]}, "tools[0].strict"),
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function"}]}]}, "tools[0].tools[0].name"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [F, {"type": "namespace", "name": "m", "tools": [G]}]}]}, "tools[0].tools[1].type"),
         ({"tools": [F] * 1025}, "tools"),
         ({"tools": [F], "tool_choice": "sometimes"}, "tool_choice"),
         ({"tools": [F], "tool_choice": {"type": "web_search_preview"}}, "tool_choice"),
