@@ -20,9 +20,11 @@ def add_rate_fields(charge: Charge, route: PlannedRoute | None, ledger: Ledger, 
     if charge.own is None or route is None or not route.tells_rates:
         return
     lines = rate_lines(route, ledger, [counter for counter, _, _ in charge.own.entries])
-    if lines:
+    if not lines:
+        return
+    if b"ratelimit" in b"".join(head.keep).lower():  # seldom; cheaper than to look at each line
         head.keep = [line for line in head.keep if not line.lower().startswith(PREFIXES)]
-        head.keep += lines
+    head.keep = [*head.keep, *lines]
 
 
 def rate_lines(route: PlannedRoute | None, ledger: Ledger, counters: Iterable[Counter]) -> list[bytes]:

@@ -1,4 +1,10 @@
-"""Counts the text of a response that a client gets, for the charge of one whose tokens are not reported."""
+"""Counts the text of a response that a client gets, for the charge of one whose tokens are not reported.
+
+1. Of a long stream, one piece in SAMPLED is counted, and the pieces before it in proportion to their bytes: the pieces
+   of a stream are alike, and the result becomes an estimate of tokens. The first pieces and long ones are all counted.
+2. A text that is cut between two pieces may be missed. A stream whose deltas are texts repeats them as a whole, which
+   is not counted again.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,8 @@ import re
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.filter import Filter
 
+COUNTED_PIECES, SAMPLED = 16, 8
+LONG_BYTES = 1024
 # The members in which the dialects carry text, reasoning and the arguments of tools.
 _TEXT = re.compile(
     rb'"(content|text|delta|thinking|reasoning|reasoning_content|refusal|arguments|partial_json|response)"'
@@ -15,23 +23,33 @@ _TEXT = re.compile(
 
 
 class CountText(Filter):
-    """Reads pieces as they pass, in the client's dialect; a text that is cut between two pieces may be missed. A stream
-    whose deltas are texts repeats them as a whole, which is not counted again."""
+    """Reads pieces as they pass, in the client's dialect."""
 
-    __slots__ = ("_ai_request", "_deltas", "_others")
+    __slots__ = ("_ai_request", "_deltas", "_others", "_pieces", "_uncounted_bytes")
 
     def __init__(self, ai_request: AiRequest) -> None:
         super().__init__()
         self._ai_request = ai_request
         self._deltas = self._others = 0
+        self._pieces = self._uncounted_bytes = 0
 
     def process(self, data: bytes) -> bytes:
         """Count the characters of a piece."""
-        if data:
+        self._pieces = pieces = self._pieces + 1
+        if pieces > COUNTED_PIECES and pieces % SAMPLED and len(data) < LONG_BYTES:
+            self._uncounted_bytes += len(data)
+        elif data:
+            deltas = others = 0
             for key, text in _TEXT.findall(data):
                 if key == b"delta":
-                    self._deltas += len(text)
+                    deltas += len(text)
                 else:
-                    self._others += len(text)
+                    others += len(text)
+            if self._uncounted_bytes and len(data) < LONG_BYTES:
+                deltas += deltas * self._uncounted_bytes // len(data)
+                others += others * self._uncounted_bytes // len(data)
+                self._uncounted_bytes = 0
+            self._deltas += deltas
+            self._others += others
             self._ai_request.output_characters = self._deltas or self._others
         return data

@@ -46,6 +46,19 @@ def test_a_text_that_a_stream_repeats_as_a_whole_counts_once() -> None:
     assert counted(*deltas, whole) == counted(*deltas) == 8
 
 
+def test_a_long_stream_is_estimated_from_a_part_of_its_pieces() -> None:
+    pieces = [event(choices=[{"delta": {"content": "word " * (1 + number % 3)}}]) for number in range(5000)]
+    text = sum(5 * (1 + number % 3) for number in range(5000))
+    assert 0.95 * text < counted(*pieces) < 1.05 * text
+
+
+def test_a_long_piece_neither_hides_among_others_nor_multiplies_them() -> None:
+    short, long = event(choices=[{"delta": {"content": "four"}}]), event(choices=[{"delta": {"content": "x" * 100_000}}])
+    for place in range(8):
+        pieces = [*[short] * (100 + place), long, *[short] * 100]
+        assert 0.95 * (100_000 + 800) < counted(*pieces) < 1.05 * (100_000 + 800)
+
+
 def test_names_and_numbers_are_no_text() -> None:
     assert counted(event(id="chatcmpl-1", model="content", content=None, delta={"role": "assistant"}, text=7)) == 0
 
