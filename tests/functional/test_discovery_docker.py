@@ -98,7 +98,8 @@ class Load:
 
 def test_twenty_deploys_under_load_lose_no_request_and_never_reach_the_squatter(docker: Docker, tmp_path: Path) -> None:
     address = docker.serve("backend.ai", 8001)
-    safety = {"limits": {"queue": 500, "queue_timeout": "60s"}, "retries": {"attempts": 6, "backoff": "100ms"}}
+    # Docker says that a container has started before its program listens, on a busy machine seconds before.
+    safety = {"limits": {"queue": 500, "queue_timeout": "60s"}, "retries": {"attempts": 10, "backoff": "100ms"}}
     with relay_of(docker, tmp_path / "r", {"name": "backend.ai", "port": 8001, "network": "bridge"}, **safety) as relay:
         until(lambda: hosts(relay) == {address})
         with Load(relay) as load:
@@ -174,10 +175,11 @@ def test_pause_stop_start_health_and_networks(docker: Docker, tmp_path: Path) ->
 def test_a_container_is_reached_by_the_port_that_the_host_publishes(docker: Docker, tmp_path: Path) -> None:
     wanted = {"name": "backend.ai", "port": 8001, "address": "published"}
     address = docker.serve("backend.ai", 8001)
-    with relay_of(docker, tmp_path / "r", wanted, limits={"queue": 50}) as relay, relay.client() as client:
+    with relay_of(docker, tmp_path / "r", wanted, limits={"queue": 50}) as relay:
 
         def answers() -> bool:  # Docker publishes the port before the program in the container listens
-            name = json.loads(client.ask(request()).body).get("name")
+            with relay.client() as client:
+                name = json.loads(client.ask(request()).body).get("name")
             assert name in ("backend.ai", None)
             return name is not None
 
@@ -197,12 +199,17 @@ def test_a_container_is_reached_by_the_port_that_the_host_publishes(docker: Dock
 
 def test_a_new_container_at_the_old_address_has_a_closed_breaker_and_a_paused_one_keeps_its_own(docker: Docker, tmp_path: Path) -> None:
     breaker = {"breaker": {"failures": 2, "open_for": "10m"}}
-    with relay_of(docker, tmp_path / "r", {"name": "backend.ai", "port": 8002}, **breaker) as relay, relay.client() as client:
+    with relay_of(docker, tmp_path / "r", {"name": "backend.ai", "port": 8002}, **breaker) as relay:
+
+        def status() -> int:
+            with relay.client() as client:
+                return client.ask(request()).status
+
         address = docker.serve("backend.ai", 8001)  # nothing listens on 8002
         until(lambda: hosts(relay) == {address})
         label = f"{address}:8002"
         while endpoints(relay)[label]["breaker"] != "open":
-            assert client.ask(request()).status in (502, 503)
+            assert status() in (502, 503)
         docker.docker("pause", "backend.ai")
         until(lambda: hosts(relay) == set())
         docker.docker("unpause", "backend.ai")
@@ -213,7 +220,7 @@ def test_a_new_container_at_the_old_address_has_a_closed_breaker_and_a_paused_on
         assert docker.serve("backend.ai", 8002) == address, "the new container has got the address of the old one"
         until(lambda: hosts(relay) == {address} and endpoints(relay)[label]["instance"] != before)
         assert endpoints(relay)[label]["breaker"] == "closed"
-        assert client.ask(request()).status == 200
+        assert status() == 200
 
 
 def test_a_container_that_restarts_for_ever_is_bearable(docker: Docker, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from tests.functional.harness.message import Message, answer, chunk, request
 from tests.functional.harness.relay import Relay
 from tests.functional.harness.upstream import Peer, Upstream, saying, saying_then_close
 
-CONFIG = {"upstreams": {"up": {"timeouts": {"first_byte": "2s", "idle": "2s"}}}}
 OK = b"HTTP/1.1 200 OK\r\n"
 
 MALFORMED = {

@@ -29,9 +29,12 @@ class Docker:
         return self.run("docker", *words)
 
     def serve(self, name: str, port: int, *options: str) -> str:
-        """Start a container that answers every path with its name; returns its address."""
+        """Start a container that answers every path with its name, and wait until it does; returns its address."""
         self.docker("run", "-d", "--name", name, *options, "relayd-test/http", "/bin/serve", str(port), name)
-        return self.address(name)
+        address = self.address(name)
+        listens = f"until (exec 3<>/dev/tcp/{address}/{port}) 2>/dev/null; do sleep 0.05; done"
+        self.run("netexec", "timeout", "60", "bash", "-c", listens)
+        return address
 
     def address(self, name: str, network: str = "bridge") -> str:
         return self.docker("inspect", "-f", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}', name)

@@ -298,11 +298,13 @@ class TestDocker(Contract):
     async def test_a_container_that_flaps_ten_times_a_second_costs_few_listings(self, tmp_path: Path) -> None:
         one = container("backend.ai")
         async with self.followed(tmp_path, one) as (engine, reports):
+            began = time.monotonic()
             for number in range(300):
                 engine.containers = [one] if number % 2 else []
                 engine.say("start" if number % 2 else "die", "backend.ai", one["Id"])
                 await asyncio.sleep(0.01)
-            assert engine.listings < 60 and len(reports.seen) < 120
+            spans = max(1.0, (time.monotonic() - began) / 3)  # of three seconds, which the events take on an idle machine
+            assert engine.listings < 60 * spans and len(reports.seen) < 120 * spans
             await reports.until_found(FIRST)
 
     async def test_a_hundred_thousand_events_at_once_keep_the_loop_free(self, tmp_path: Path) -> None:
@@ -310,9 +312,9 @@ class TestDocker(Contract):
             event = json.dumps({"Type": "container", "Action": "start", "Actor": {"ID": "x", "Attributes": {"name": "other"}}})
             for _ in range(200):
                 engine.send((event + "\n").encode() * 50)
-            before, listings = time.monotonic(), engine.listings
+            before, listings = time.thread_time(), engine.listings
             await asyncio.sleep(0.3)
-            assert time.monotonic() - before < 2 and engine.listings == listings
+            assert time.thread_time() - before < 2 and engine.listings == listings
 
     @pytest.mark.parametrize(("answer", "fault"), [
         (b"{}", "not a list of containers"), (b"[", "not a list of containers"), (b"[" * 100_000, "not a list"),
