@@ -9,6 +9,7 @@ from relayd.limits.counter import COST, Counter, format_span
 from relayd.money import amount_text
 from relayd.plan.plan import Plan
 from relayd.proxy.gateway import Gateway
+from relayd.telemetry.metrics import SERIES
 from relayd.telemetry.telemetry import Telemetry
 from relayd.upstream.transport.client import StreamClient
 
@@ -70,7 +71,7 @@ class RateReports:
         self._shared.gauges()
         self._telemetry.metrics.set_gauges("relayd.limits.used", {
             (one.rule.key,): round(one.window.used / one.limit, 4)
-            for one in self._ledger.counters() if one.rule.each == "none"
+            for one in self._ledger.fixed_counters(SERIES)
         })
 
     def close(self) -> None:

@@ -22,9 +22,11 @@ from weakref import WeakValueDictionary
 from relayd import clock
 from relayd.limits.counter import Counter, Rule, is_of, owner_of
 from relayd.limits.window import Moment, Span, Window
+from relayd.wire.json_steps import Steps
 
 MOST_VALUES = 50_000
 SWEPT = 1000  # windows checked by one sweep
+ADVANCED = 256  # counters in one step
 
 _moment = tuple.__new__  # a third of the cost of Moment()
 T = TypeVar("T")
@@ -244,18 +246,40 @@ class Ledger:
                 self._forget(key)
         del self._unswept[-SWEPT:]
 
-    def counters(self, most: int = MOST_VALUES) -> list[Counter]:
+    def counters(self, most: int = MOST_VALUES) -> Steps[list[Counter]]:
         """All counters of the plan in force, and those of at most `most` keys of the key store and of at most `most`
-        values of `each`, the last joined and the last used ones; advanced to the current time."""
+        values of `each`, the last joined and the last used ones; advanced to the current time. In steps."""
         now = self.now()
-        joined = [
-            Counter(rule, window) for key, rule in last(self._joined.items(), most)
-            if key not in self._in_force and (window := self._known.get(key)) is not None
+        yield
+        found = list(self._in_force.values())
+        for number, (key, rule) in enumerate(last(self._joined.items(), most), 1):
+            if (counter := self._joined_counter(key, rule)) is not None:
+                found.append(counter)
+            if not number % ADVANCED:
+                yield
+        found += last(self._values.values(), most)
+        for number, counter in enumerate(found, 1):
+            counter.advance(now)
+            if not number % ADVANCED:
+                yield
+        return found
+
+    def fixed_counters(self, most: int) -> list[Counter]:
+        """The counters without `each`: those of the plan in force, and those of the `most` last joined keys; advanced
+        to the current time."""
+        now = self.now()
+        joined = (self._joined_counter(key, rule) for key, rule in last(self._joined.items(), most))
+        found = [
+            one for one in (*self._in_force.values(), *joined) if one is not None and one.rule.each == "none"
         ]
-        found = [*self._in_force.values(), *joined, *last(self._values.values(), most)]
         for counter in found:
             counter.advance(now)
         return found
+
+    def _joined_counter(self, key: str, rule: Rule) -> Counter | None:
+        """The counter of a joined key; None if it is the plan's, or its window is not in memory any more."""
+        window = None if key in self._in_force else self._known.get(key)
+        return None if window is None else Counter(rule, window)
 
     def consumers(self) -> list[str]:
         """The consumer or address of every window of a single one in which something is used."""

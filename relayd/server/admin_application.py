@@ -1,8 +1,8 @@
 """The admin application: pages that show state, actions that change it, live events. It is the same for the admin
 socket and for routes with `upstream: admin`.
 
-1. A page is answered immediately, an action once its request is complete. An action that has started is completed
-   even if its client leaves.
+1. A page is answered immediately, a large one over several turns of the loop; an action once its request is complete.
+   An action that has started is completed even if its client leaves.
 2. Actions, and the access records, need `may_write`: the socket has it, a route only with `admin_write`. A page of
    another site cannot cause an action in the browser of somebody who may.
 """
@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from relayd.proxy.application import CompletedHandler, Handler, LocalRequest, Responder, send_answer
-from relayd.proxy.respond import answer
+from relayd.proxy.respond import Answer, answer
 from relayd.server import admin_state
 from relayd.server.admin_events import EventFeed
 from relayd.server.admin_records import RecordFeed
@@ -28,7 +28,9 @@ from relayd.server.api_documents import PATHS, ApiDocuments
 from relayd.server.dashboard import ACTIONS, Dashboard, is_dashboard, lacks_token
 from relayd.server.dashboard_feed import DashboardFeed
 from relayd.server.dashboard_state import DashboardState
+from relayd.server.stepped_answer import SteppedAnswer
 from relayd.server.stream_places import TooManyStreams, owner_of
+from relayd.wire.json_steps import Steps
 
 LOG = logging.getLogger("relayd.admin")
 Action = Callable[[], Coroutine[Any, Any, ReloadResult]]
@@ -50,9 +52,9 @@ class AdminApplication:
     def __init__(self, views: AdminViews, actions: Mapping[str, Action]) -> None:
         self._views, self._actions = views, actions
         state = DashboardState(views.gateway, views.telemetry, views.state)
-        self._dashboard = Dashboard(DashboardFeed(state.read, views.is_ending))
+        self._dashboard = Dashboard(DashboardFeed(state.read, views.is_ending, views.gateway.call_later))
         self._feeds: dict[str, EventFeed | RecordFeed] = {
-            EVENTS: EventFeed(lambda: views.status()[2], views.is_ending),
+            EVENTS: EventFeed(views.status_steps, views.is_ending, views.gateway.call_later),
             RECORDS: RecordFeed(views.telemetry, views.is_ending),
         }
         self._documents = ApiDocuments(views, actions)
@@ -81,12 +83,13 @@ class AdminApplication:
             except TooManyStreams as refused:
                 status, readers = (429, "streams of this client") if refused.of_owner else (503, "clients")
                 return respond(responder, error_page(status, "too_many_clients", f"Too many {readers} are open."))
+        call_later = self._views.gateway.call_later
         if path in PATHS:
-            return send_answer(responder, self._documents(path))
+            return SteppedAnswer(responder, self._documents.steps(path), call_later)
         if path == METRICS:
             accept = (request.field(b"accept") or b"").decode("latin-1")
-            return respond(responder, self._views.metrics(accept))
-        return respond(responder, self._views.pages[path]())
+            return SteppedAnswer(responder, answer_steps(self._views.metrics(accept)), call_later)
+        return SteppedAnswer(responder, answer_steps(self._views.pages[path].steps()), call_later)
 
     def _sessions(self, request: LocalRequest, responder: Responder) -> Handler:
         path = request.path.rstrip("/")
@@ -188,10 +191,19 @@ class ActionRequest(CompletedHandler):
         self._responder = None
 
 
+def answer_steps(steps: Steps[Page]) -> Steps[Answer]:
+    """The answer with a page."""
+    return answer_of((yield from steps))
+
+
 def respond(responder: Responder, page: Page, allow: str = "") -> Handler:
     """Send a page. A 405 lists the allowed methods (RFC 9110 15.5.6)."""
+    return send_answer(responder, answer_of(page, allow))
+
+
+def answer_of(page: Page, allow: str = "") -> Answer:
     status, content_type, body = page
     fields = [("Cache-Control", "no-store")]
     if status == 405:
         fields.append(("Allow", allow))
-    return send_answer(responder, answer(status, content_type, body, tuple(fields)))
+    return answer(status, content_type, body, tuple(fields))

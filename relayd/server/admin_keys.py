@@ -6,19 +6,26 @@ from relayd import clock
 from relayd.access.key_record import KeyRecord
 from relayd.plan.plan import Plan
 from relayd.proxy.gateway import Gateway
+from relayd.server.admin_live import DESCRIBED, first_steps
+from relayd.wire.json_steps import Steps
 
 MAX_KEYS = 1000  # keys on one page
 
 
-def keys(gateway: Gateway) -> dict[str, object]:
+def keys(gateway: Gateway) -> Steps[dict[str, object]]:
     """The keys of the key store: at most MAX_KEYS, the valid ones first."""
     store, plan, now_s = gateway.keys, gateway.plan, clock.wall()
-    found = [] if store is None else sorted(store.records(), key=lambda one: one.state(now_s) != "valid")
-    entries = [{
-        "id": one.id, "name": one.name, "start": one.start, "state": state_of(one, plan, now_s),
-        "created_at": one.created_s, "expires_at": one.expires_s, **one.settings,
-    } for one in found[:MAX_KEYS]]
-    return {**summary(gateway), "omitted": max(0, len(found) - MAX_KEYS), "keys": entries}
+    records = () if store is None else tuple(store.records())
+    found = yield from first_steps(records, MAX_KEYS, lambda one: one.state(now_s) != "valid")
+    entries: list[dict[str, object]] = []
+    for number, one in enumerate(found, 1):
+        entries.append({
+            "id": one.id, "name": one.name, "start": one.start, "state": state_of(one, plan, now_s),
+            "created_at": one.created_s, "expires_at": one.expires_s, **one.settings,
+        })
+        if not number % DESCRIBED:
+            yield
+    return {**summary(gateway), "omitted": len(records) - len(found), "keys": entries}
 
 
 def summary(gateway: Gateway) -> dict[str, object]:

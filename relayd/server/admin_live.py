@@ -1,13 +1,17 @@
 """Live state for the admin application: upstreams, queues and streams as plain data, and the actions on endpoints.
 
-1. Reading changes nothing and waits for nothing.
+1. Reading changes nothing and waits for nothing. What may be large is read in steps, and an item that ends between two
+   of them is left out or shown as it was.
 2. An action names the upstream and the endpoint's address as shown on the page. It is in force when its response is
    sent, and stays in force over reloads until it is undone.
 """
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TypeVar
 from urllib.parse import unquote
 
 from relayd.errors import ExchangeError
@@ -18,11 +22,15 @@ from relayd.server.exchange_number import MARK, number_of
 from relayd.telemetry.recent import LONGEST_TEXT
 from relayd.upstream.discovered import Address
 from relayd.upstream.upstream import Upstream
+from relayd.wire.json_steps import Steps
+
+T = TypeVar("T")
 
 SHOWN_LIMITS = 1000
 SHOWN_STREAMS = 1000
 SHOWN_WAITERS = 1000
 SHOWN_SAME = 10
+DESCRIBED, COMPARED = 32, 512  # items in one step
 MOST_URLS = 64
 STATES = {"drain": "draining", "disable": "disabled", "enable": "enabled"}
 BREAKERS = {"open": "open", "reset": "closed"}
@@ -53,34 +61,65 @@ class NotPossible(Exception):
     """The action is not possible for this endpoint. The text gives the reason."""
 
 
-def upstreams(gateway: Gateway) -> dict[str, object]:
+def upstreams(gateway: Gateway) -> Steps[dict[str, object]]:
     """Every upstream of the plan in force, with its endpoints and admission state."""
     plan = gateway.plan
-    return {"upstreams": [] if plan is None else [one.describe() for one in plan.upstreams.values()]}
+    found: list[dict[str, object]] = []
+    for upstream in () if plan is None else plan.upstreams.values():
+        found.append((yield from upstream.describe_steps()))
+    return {"upstreams": found}
 
 
-def queues(gateway: Gateway) -> dict[str, object]:
+def queues(gateway: Gateway) -> Steps[dict[str, object]]:
     """Every gate with a limit, and its waiting requests in the order in which they will be admitted."""
     gates: list[dict[str, object]] = []
     waiting: list[dict[str, object]] = []
-    for gate in gateway.gates.limited():
+    for gate in tuple(gateway.gates.limited()):
         gates.append(gate.describe())
         waiting += gate.waiters(SHOWN_WAITERS - len(waiting))
+        yield
     return {"gates": gates, "waiting": waiting}
 
 
-def limits(gateway: Gateway, most: int = SHOWN_LIMITS) -> dict[str, object]:
+def limits(gateway: Gateway, most: int = SHOWN_LIMITS) -> Steps[dict[str, object]]:
     """The counters of rates and budgets, the most used ones first, and the number of those that are left out."""
     now, shared = gateway.ledger.now(), gateway.shared
     source = "local" if shared is None else "shared" if shared.is_shared else "degraded"
-    found = sorted(gateway.ledger.counters(), key=lambda one: -one.window.used / one.limit)
-    return {"limits": [one.describe(now, source) for one in found[:most]], "more": max(0, len(found) - most)}
+    counters = yield from gateway.ledger.counters()
+    found = yield from first_steps(counters, most, lambda one: -one.window.used / one.limit)
+    described: list[dict[str, object]] = []
+    for number, counter in enumerate(found, 1):
+        described.append(counter.describe(now, source))
+        if not number % DESCRIBED:
+            yield
+    return {"limits": described, "more": len(counters) - len(found)}
 
 
-def streams(gateway: Gateway) -> dict[str, object]:
+def streams(gateway: Gateway) -> Steps[dict[str, object]]:
     """The number of exchanges in flight, and the oldest SHOWN_STREAMS of them, oldest first."""
-    oldest = sorted(gateway.exchanges, key=lambda exchange: exchange.record.started)[:SHOWN_STREAMS]
-    return {"in_flight": len(gateway.exchanges), "streams": [stream(exchange) for exchange in oldest]}
+    found = tuple(gateway.exchanges)
+    oldest = yield from first_steps(found, SHOWN_STREAMS, lambda exchange: exchange.record.started)
+    described: list[dict[str, object]] = []
+    for number, exchange in enumerate(oldest, 1):
+        if exchange in gateway.exchanges:
+            described.append(stream(exchange))
+        if not number % DESCRIBED:
+            yield
+    return {"in_flight": len(gateway.exchanges), "streams": described}
+
+
+def first_steps(items: Iterable[T], most: int, order: Callable[[T], float]) -> Steps[list[T]]:
+    """The first `most` items in the order of these numbers; items with equal numbers stay in their order."""
+    heap: list[tuple[float, int, T]] = []  # the last one of those found so far is the first
+    for number, item in enumerate(items):
+        entry = (-order(item), -number, item)
+        if len(heap) < most:
+            heapq.heappush(heap, entry)
+        else:
+            heapq.heappushpop(heap, entry)
+        if not number % COMPARED:
+            yield
+    return [item for _, _, item in sorted(heap, reverse=True)]
 
 
 def stream(exchange: Exchange) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The pages of the admin application: functions from a path to a status, a media type and a body.
 
-1. A view reads memory and waits for nothing: /health answers even if everything else is busy.
+1. A view reads memory and waits for nothing: /health answers even if everything else is busy. A view whose size grows
+   with the configuration or the traffic reads and renders in steps, with other work of the loop in between.
 2. No view can reach a secret: views read names, labels and numbers, and the path of an exchange without its query.
 3. admin_application.py checks permissions before it calls a view.
 """
@@ -19,7 +20,7 @@ from relayd import __version__, clock
 from relayd.proxy.gateway import Gateway
 from relayd.server import admin_keys, admin_live
 from relayd.telemetry.telemetry import Telemetry
-from relayd.upstream.upstream import Upstream
+from relayd.wire.json_steps import Steps, write_steps
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -31,15 +32,17 @@ Page = tuple[int, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A page. `read` makes it; its docstring is its description in the API documents. `other_status` is the one that it
-    may have beside 200, 0 without one."""
+    """A page. `read` makes it, at once or in steps; its docstring is its description in the API documents.
+    `other_status` is the one that it may have beside 200, 0 without one."""
 
-    read: Callable[[], Page]
+    read: Callable[[], Page | Steps[Page]]
     other_status: int = 0
     media_type: str = JSON
 
-    def __call__(self) -> Page:
-        return self.read()
+    def steps(self) -> Steps[Page]:
+        """The steps that make the page."""
+        page = self.read()
+        return page if isinstance(page, tuple) else (yield from page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,39 +221,54 @@ class AdminViews:
             data["ssl_verify"] = spec.tls.verify
         return 200, JSON, to_json(data)
 
-    def upstreams(self) -> Page:
+    def upstreams(self) -> Steps[Page]:
         """Health of the upstreams, which is independent of the liveness and readiness of relayd."""
-        return 200, JSON, to_json(admin_live.upstreams(self.gateway))
+        return 200, JSON, (yield from to_json_steps((yield from admin_live.upstreams(self.gateway))))
 
-    def queue(self) -> Page:
+    def queue(self) -> Steps[Page]:
         """Every limit of requests, and the waiting requests in the order of their admission."""
-        return 200, JSON, to_json(admin_live.queues(self.gateway))
+        return 200, JSON, (yield from to_json_steps((yield from admin_live.queues(self.gateway))))
 
-    def limits(self) -> Page:
+    def limits(self) -> Steps[Page]:
         """The counters of rates and budgets, the most used ones first."""
-        return 200, JSON, to_json(admin_live.limits(self.gateway))
+        return 200, JSON, (yield from to_json_steps((yield from admin_live.limits(self.gateway))))
 
-    def streams(self) -> Page:
+    def streams(self) -> Steps[Page]:
         """The exchanges in flight, oldest first."""
-        return 200, JSON, to_json(admin_live.streams(self.gateway))
+        return 200, JSON, (yield from to_json_steps((yield from admin_live.streams(self.gateway))))
 
-    def keys(self) -> Page:
+    def keys(self) -> Steps[Page]:
         """The keys of the key store, without their digests."""
-        return 200, JSON, to_json(admin_keys.keys(self.gateway))
+        return 200, JSON, (yield from to_json_steps((yield from admin_keys.keys(self.gateway))))
 
-    def metrics(self, accept: str = "") -> Page:
+    def metrics(self, accept: str = "") -> Steps[Page]:
         """Metrics in the text format of Prometheus, or in OpenMetrics if the client prefers it; 404 if no sink provides
         them."""
         page = self.telemetry.page(accept)
+        yield
         if page is None:
             return error_page(404, "not_found", "No sink of `telemetry:` provides metrics here.")
-        return 200, *page
+        content_type, steps = page
+        return 200, content_type, (yield from steps)
 
-    def status(self) -> Page:
+    def status(self) -> Steps[Page]:
         """The state of relayd: configuration, listeners, upstreams, limits, certificates and exchanges in flight."""
+        return 200, JSON, (yield from self.status_steps())
+
+    def status_steps(self) -> Steps[bytes]:
+        """The state of relayd as one line of JSON."""
         state, gateway = self.state, self.gateway
         plan = gateway.plan
         refusal = state.refusal
+        upstreams: list[dict[str, object]] = []
+        for upstream in () if plan is None else plan.upstreams.values():
+            upstreams.append(upstream_summary((yield from upstream.describe_steps())))
+        gates: list[dict[str, object]] = []
+        for gate in tuple(gateway.gates.limited()):
+            gates.append(gate.describe())
+            yield
+        limits = (yield from admin_live.limits(gateway, most=20))["limits"]
+        exchanges = (yield from admin_live.streams(gateway))["streams"]
         data = {
             "version": __version__,
             "pid": os.getpid(),
@@ -268,19 +286,19 @@ class AdminViews:
             ],
             "certificates": state.certificates(),
             "routes": 0 if plan is None else len(plan.routes),
-            "upstreams": [] if plan is None else [upstream_summary(one) for one in plan.upstreams.values()],
+            "upstreams": upstreams,
             "keys": admin_keys.summary(gateway),
             "store": gateway.store.describe(),
-            "gates": [gate.describe() for gate in gateway.gates.limited()],
-            "limits": admin_live.limits(gateway, most=20)["limits"],
+            "gates": gates,
+            "limits": limits,
             "in_flight": len(gateway.exchanges),
-            "exchanges": admin_live.streams(gateway)["streams"],
+            "exchanges": exchanges,
         }
-        return 200, JSON, to_json(data)
+        return (yield from to_json_steps(data))
 
 
-def upstream_summary(upstream: Upstream) -> dict[str, object]:
-    data = upstream.describe()
+def upstream_summary(data: dict[str, object]) -> dict[str, object]:
+    """The members of a described upstream that the status shows."""
     endpoints = data["endpoints"]
     assert isinstance(endpoints, list)
     keys = (
@@ -297,6 +315,11 @@ def error_page(status: int, code: str, message: str, **further: object) -> Page:
 
 def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def to_json_steps(value: object) -> Steps[bytes]:
+    """As `to_json`, of a large value; without blanks between its members."""
+    return (yield from write_steps(value)) + b"\n"
 
 
 def milliseconds(seconds: float) -> float:

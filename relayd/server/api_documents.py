@@ -18,8 +18,9 @@ from typing import Any
 
 from relayd.proxy.respond import Answer, answer
 from relayd.server import pages
-from relayd.server.admin_views import JSON, AdminViews
+from relayd.server.admin_views import JSON, AdminViews, to_json_steps
 from relayd.server.openapi import document
+from relayd.wire.json_steps import Steps
 
 DOCUMENT, DOCS, REDOC = "/openapi.json", "/api/docs", "/api/redoc"
 _CODE = re.compile(r"`([^`]+)`")
@@ -35,25 +36,27 @@ class ApiDocuments:
         self._generation = -1
         self._answers: dict[str, Answer] = {}
 
-    def __call__(self, path: str) -> Answer:
-        """The document of one of PATHS."""
+    def steps(self, path: str) -> Steps[Answer]:
+        """The document of one of PATHS, in steps."""
         plan = self._views.gateway.plan
         generation = 0 if plan is None else plan.generation
         if generation != self._generation:
             self._generation, self._answers = generation, {}
         found = self._answers.get(path)
         if found is None:
-            data = document(self._views, self._actions, plan)
-            found = self._answers[path] = _json(data) if path == DOCUMENT else _page(data, with_forms=path == DOCS)
+            data = yield from document(self._views, self._actions, plan)
+            found = yield from (_json(data) if path == DOCUMENT else _page(data, with_forms=path == DOCS))
+            if generation == self._generation:  # not replaced meanwhile
+                self._answers[path] = found
         return found
 
 
-def _json(data: Mapping[str, Any]) -> Answer:
-    body = json.dumps(data, ensure_ascii=False).encode() + b"\n"
+def _json(data: Mapping[str, Any]) -> Steps[Answer]:
+    body = yield from to_json_steps(data)
     return answer(200, JSON, body, (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")))
 
 
-def _page(data: Mapping[str, Any], *, with_forms: bool) -> Answer:
+def _page(data: Mapping[str, Any], *, with_forms: bool) -> Steps[Answer]:
     style = pages.text("page.css") + pages.text("docs.css")
     script = pages.text("docs.js") if with_forms else ""
     sources = f"style-src {_hash(style)}; " + (f"script-src {_hash(script)}; connect-src 'self'; " if script else "")
@@ -62,14 +65,15 @@ def _page(data: Mapping[str, Any], *, with_forms: bool) -> Answer:
         ("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"),
         ("Referrer-Policy", "same-origin"), ("Cache-Control", "no-store"),
     )
-    return answer(200, pages.media_type("docs.html"), _html(data, style, script).encode(), fields)
+    text = yield from _html(data, style, script)
+    return answer(200, pages.media_type("docs.html"), text.encode(), fields)
 
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _html(data: Mapping[str, Any], style: str, script: str) -> str:
+def _html(data: Mapping[str, Any], style: str, script: str) -> Steps[str]:
     operations = [
         (path, method, operation) for path, item in data["paths"].items() for method, operation in item.items()
         if isinstance(operation, dict)
@@ -78,9 +82,12 @@ def _html(data: Mapping[str, Any], style: str, script: str) -> str:
     for tag in data["tags"]:
         mine = [one for one in operations if tag["name"] in one[2]["tags"]]
         if mine:
-            rendered = "".join(_operation(data, *one, with_form=bool(script)) for one in mine)
+            rendered = []
+            for one in mine:
+                rendered.append(_operation(data, *one, with_form=bool(script)))
+                yield
             head = f'<div class="bar"><h2>{escape(tag["description"])}</h2></div>'
-            parts.append(f'<section class="panel">{head}{rendered}</section>')
+            parts.append(f'<section class="panel">{head}{"".join(rendered)}</section>')
     key = (
         '<p class="key"><label for="key">Key of a consumer</label> <input id="key" type="password" autocomplete="off"> '
         '<span class="dim">sent as Authorization: Bearer; kept in this page only</span></p>'

@@ -2,24 +2,24 @@
 
 1. A state is plain JSON data: per table the columns, and rows by key. A row changes only if something has happened:
    ages and remaining times are sent as the time of their beginning or end, and computed by the page.
-2. Every table is bounded, and so are texts of clients (LONGEST_TEXT) and the work of one reading. Texts of clients and
-   endpoints are data; the page inserts them as text, never as HTML.
+2. Every table is bounded, and so are texts of clients (LONGEST_TEXT). A state is read and compared in steps. Texts of
+   clients and endpoints are data; the page inserts them as text, never as HTML.
 """
 
 from __future__ import annotations
 
-import heapq
 import os
-from collections.abc import Iterable
 from typing import Any
 
 from relayd import __version__, clock
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
+from relayd.server.admin_live import COMPARED, DESCRIBED, first_steps
 from relayd.server.admin_views import ProcessState, milliseconds
 from relayd.server.exchange_number import number_of
 from relayd.telemetry.recent import BUCKETS, FAILURE_FIELDS, INTERVAL_S, LONGEST_TEXT, RecentFailure
 from relayd.telemetry.telemetry import Telemetry
+from relayd.wire.json_steps import Steps
 
 MAX_STREAMS = 1000
 MAX_ENDPOINTS = 1000
@@ -60,19 +60,22 @@ class DashboardState:
     def __init__(self, gateway: Gateway, telemetry: Telemetry, state: ProcessState) -> None:
         self._gateway, self._telemetry, self._state = gateway, telemetry, state
 
-    def read(self) -> State:
+    def read(self) -> Steps[State]:
         """The current state."""
         wall_s = clock.wall()
-        gateway, recent = self._gateway, self._telemetry.recent
+        recent = self._telemetry.recent
         first, buckets = recent.history()
-        plan = gateway.plan
-        upstreams = () if plan is None else (one.describe() for one in plan.upstreams.values())
+        endpoints = yield from self._endpoints(wall_s)
+        streams = yield from self._streams()
+        gates = self._gates(wall_s)
+        yield
+        limits = yield from self._limits()
         return {
             "process": self._process(wall_s),
-            "streams": {number_of(one): stream_row(one) for one in self._oldest()},
-            "endpoints": self._endpoints(upstreams, wall_s),
-            "gates": self._gates(wall_s),
-            "limits": self._limits(),
+            "streams": streams,
+            "endpoints": endpoints,
+            "gates": gates,
+            "limits": limits,
             "failures": {str(one.number): failure_row(one) for one in (*recent.client_failures, *recent.failures)},
             "history": {str(first + index): list(bucket) for index, bucket in enumerate(buckets)},
             "certificates": {
@@ -88,11 +91,18 @@ class DashboardState:
             },
         }
 
-    def _oldest(self) -> list[Exchange]:
+    def _streams(self) -> Steps[Table]:
         exchanges = self._gateway.exchanges
-        if len(exchanges) <= MAX_STREAMS:
-            return list(exchanges)
-        return heapq.nsmallest(MAX_STREAMS, exchanges, key=lambda one: one.record.started)
+        oldest = tuple(exchanges)
+        if len(oldest) > MAX_STREAMS:
+            oldest = tuple((yield from first_steps(oldest, MAX_STREAMS, lambda one: one.record.started)))
+        found: Table = {}
+        for number, exchange in enumerate(oldest, 1):
+            if exchange in exchanges:  # it has not ended between two steps
+                found[number_of(exchange)] = stream_row(exchange)
+            if not number % DESCRIBED:
+                yield
+        return found
 
     def _process(self, wall_s: float) -> Table:
         state, gateway = self._state, self._gateway
@@ -114,10 +124,12 @@ class DashboardState:
         }
         return {name: [value] for name, value in values.items()}
 
-    def _endpoints(self, upstreams: Iterable[dict[str, Any]], wall_s: float) -> Table:
+    def _endpoints(self, wall_s: float) -> Steps[Table]:
         found: Table = {}
         statistics = self._telemetry.recent.endpoints
-        for upstream in upstreams:
+        plan = self._gateway.plan
+        for one_upstream in () if plan is None else plan.upstreams.values():
+            upstream: dict[str, Any] = yield from one_upstream.describe_steps()
             name = upstream["name"]
             for one in upstream["endpoints"]:
                 if len(found) >= MAX_ENDPOINTS:
@@ -147,15 +159,18 @@ class DashboardState:
             ]
         return found
 
-    def _limits(self) -> Table:
+    def _limits(self) -> Steps[Table]:
         ledger = self._gateway.ledger
         now = ledger.now()
-        found = heapq.nlargest(MAX_LIMITS, ledger.counters(MAX_VALUES), key=lambda one: one.window.used / one.limit)
+        counters = yield from ledger.counters(MAX_VALUES)
+        found = yield from first_steps(counters, MAX_LIMITS, lambda one: -one.window.used / one.limit)
         names = COLUMNS["limits"]
         rows: Table = {}
-        for one in found:
+        for number, one in enumerate(found, 1):
             data = one.describe(now)
             rows[f"{data['key']} {data['value']}"] = [data[name] for name in names]
+            if not number % DESCRIBED:
+                yield
         return rows
 
 
@@ -175,7 +190,7 @@ def failure_row(failure: RecentFailure) -> Row:
     return [round(failure.wall_s, 3), failure.status, round(failure.total_s, 3), *failure.record]
 
 
-def difference(old: State, new: State) -> dict[str, Any]:
+def difference(old: State, new: State) -> Steps[dict[str, Any]]:
     """What turns one state into another: per table `rows` that are new, `set` with the changed cells of a row by the
     number of their column, and `gone` with the keys of removed rows. Empty without any."""
     found: dict[str, Any] = {}
@@ -183,7 +198,9 @@ def difference(old: State, new: State) -> dict[str, Any]:
         before = old.get(name, {})
         added: Table = {}
         changed: dict[str, dict[str, Any]] = {}
-        for key, row in rows.items():
+        for number, (key, row) in enumerate(rows.items()):
+            if not number % COMPARED:
+                yield
             known = before.get(key)
             if known is None:
                 added[key] = row

@@ -18,6 +18,7 @@ from relayd.plan.plan import Plan, PlannedRoute
 from relayd.server import pages
 from relayd.server.admin_live import ACTIONS
 from relayd.server.admin_views import JSON, AdminViews, View
+from relayd.wire.json_steps import Steps, parse_document_steps
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
@@ -45,9 +46,13 @@ DESCRIPTION = (
 )
 
 
-def document(views: AdminViews, actions: Mapping[str, Callable[..., object]], plan: Plan | None) -> dict[str, Any]:
+def document(
+    views: AdminViews, actions: Mapping[str, Callable[..., object]], plan: Plan | None
+) -> Steps[dict[str, Any]]:
     """The document. `actions` are the asynchronous actions by path."""
-    paths: dict[str, Any] = {path: {"get": _view(path, view)} for path, view in views.pages.items()}
+    paths: dict[str, Any] = {}
+    for path, view in views.pages.items():
+        paths[path] = {"get": (yield from _view(path, view))}
     for path, (media_type, text) in STREAMS.items():
         content = {media_type: {"schema": {"type": "string"}}}
         responses = {"200": _response("The stream.", content), **_errors(403, 503)}
@@ -66,6 +71,7 @@ def document(views: AdminViews, actions: Mapping[str, Callable[..., object]], pl
     for front_path, operation, name in _fronts(plan):
         paths.setdefault(front_path, {"servers": [{"url": "/"}], "post": operation})
         schemas[name] = fronts()[name]["schema"]
+        yield
     return {
         "openapi": "3.1.0",
         "info": {"title": "relayd", "version": __version__, "description": DESCRIPTION},
@@ -93,14 +99,13 @@ def fronts() -> dict[str, Any]:
     return found
 
 
-def _view(path: str, view: View) -> dict[str, Any]:
+def _view(path: str, view: View) -> Steps[dict[str, Any]]:
     """A page, described by what it is now."""
-    status, media_type, body = view()
-    media_type = media_type.partition(";")[0]
-    if media_type == JSON and status in (200, view.other_status):
-        schema = schema_of(json.loads(body))
-    else:
-        media_type, schema = view.media_type, {"type": "string"}
+    media_type, schema = view.media_type, {"type": "string"}
+    if media_type == JSON:
+        _, _, body = yield from view.steps()
+        yield
+        schema = schema_of((yield from parse_document_steps(body)))
     content = {media_type: {"schema": schema}}
     responses = {"200": _response("The page.", content)}
     if view.other_status:

@@ -232,10 +232,11 @@ class Metrics:
         return sum(value for key, value in pairs if all(key[at] == text for at, text in wanted))
 
     def counters(self, metric: Metric) -> Iterator[tuple[Labels, float]]:
-        """All series of a counter, with their values since the start."""
-        yield from self._counters[metric.name].items()
+        """All series of a counter, with their values since the start. Other work may go on between two of them, as
+        with `gauges` and `timers`."""
+        yield from tuple(self._counters[metric.name].items())
         if metric.name == "relayd.proxy.errors":
-            for code, count in self._errors.items():
+            for code, count in tuple(self._errors.items()):
                 yield (code,), count
         elif metric.name == "relayd.proxy.requests":
             merged: dict[Labels, float] = {}
@@ -258,20 +259,22 @@ class Metrics:
 
     def gauges(self, metric: Metric) -> Iterator[tuple[Labels, float]]:
         """All series of a gauge."""
-        yield from self._gauges[metric.name].items()
+        yield from tuple(self._gauges[metric.name].items())
 
     def timers(self, metric: Metric) -> Iterator[tuple[Labels, list[Histogram]]]:
         """All series of a timer; the value of a series is the sum of its histograms."""
-        for key, timer in self._timers[metric.name].items():
+        for key, timer in tuple(self._timers[metric.name].items()):
             yield key, [timer]
         if (attribute := CELL_TIMERS.get(metric.name)) is not None:
             merged: dict[Labels, list[Histogram]] = {}
             for (route, upstream, _, _), cell in self._cells.items():
                 part: Histogram = getattr(cell, attribute)
-                part.add_pending(self.keep)
-                if part.count:
+                if part.count or part.pending:
                     merged.setdefault((route, upstream), []).append(part)
-            yield from merged.items()
+            for key, parts in merged.items():
+                for part in parts:
+                    part.add_pending(self.keep)
+                yield key, parts
 
 
 def class_name(hundreds: int) -> str:

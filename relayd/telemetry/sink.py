@@ -14,6 +14,7 @@ from relayd.telemetry.names import METRICS, Metric
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.outlet import Outlet
 from relayd.telemetry.trace import Sampler
+from relayd.wire.json_steps import Steps
 
 SINKS = "relayd.telemetry.sinks"
 
@@ -39,11 +40,12 @@ class Sink(Protocol):
     def prepare(self) -> tuple[str, str] | None:
         """Open resources. Returns an event and a message for the log if a step will be retried later, else None."""
 
-    def flush(self) -> None:
-        """Send changed values. Never raises, never blocks."""
+    def flush(self) -> Steps[None] | None:
+        """Send changed values: at once, or in the returned steps. Never raises, never blocks."""
 
-    def page(self, accept: str = "") -> tuple[str, bytes] | None:
-        """Content type and body of /metrics for a client's Accept field; None for a sink without a page."""
+    def page(self, accept: str = "") -> tuple[str, Steps[bytes]] | None:
+        """Content type of /metrics for a client's Accept field, and the steps that render it; None for a sink without
+        a page."""
 
     def close(self) -> None:
         """Send the last batch and close."""

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TextIO
 
 from relayd import clock, registry
@@ -26,6 +27,7 @@ from relayd.telemetry.recent import Recent
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.sink import SINKS, RecordSink, Sink, declared
 from relayd.telemetry.trace import Tracing
+from relayd.wire.json_steps import Steps
 
 INTERVAL_S = 1.0  # if no sink has an interval
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -54,6 +56,7 @@ class Telemetry:
         self._access_log = AccessLog("off")
         self._sinks: dict[str, Sink] = {}
         self._sent_s: dict[str, float] = {}
+        self._flushing: set[str] = set()  # sinks whose flush has not ended
         self._record_sinks: tuple[RecordSink, ...] = ()
         self._closing: tuple[RecordSink, ...] = ()  # sinks of the previous configuration, until they are idle
         self.tracing = Tracing()
@@ -186,11 +189,24 @@ class Telemetry:
         tolerance_s = self.interval_s / 2
         for kind, sink in self._sinks.items():
             if sink.interval_s and now_s - self._sent_s.get(kind, -sink.interval_s) >= sink.interval_s - tolerance_s:
+                if kind in self._flushing:
+                    continue  # the values are sent by the next flush
                 self._sent_s[kind] = now_s
-                sink.flush()
+                if (steps := sink.flush()) is not None:
+                    self._flushing.add(kind)
+                    self._go_on(kind, steps)
 
-    def page(self, accept: str = "") -> tuple[str, bytes] | None:
-        """Content type and text of /metrics for a client's Accept field; None if no sink provides it."""
+    def _go_on(self, kind: str, steps: Steps[None]) -> None:
+        """Run a step of a flush, and the further ones in later turns of the loop."""
+        for _ in steps:
+            if self.outlet is not None:
+                self.outlet.defer(partial(self._go_on, kind, steps))
+                return
+        self._flushing.discard(kind)
+
+    def page(self, accept: str = "") -> tuple[str, Steps[bytes]] | None:
+        """Content type of /metrics for a client's Accept field, and the steps that render it; None if no sink provides
+        it."""
         self._read_gauges()
         for sink in self._sinks.values():
             if (page := sink.page(accept)) is not None:

@@ -11,11 +11,12 @@ Four conditions decide whether it is available; status shows each of them:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from relayd.upstream.breaker import FOREVER, Breaker
 from relayd.upstream.spec import EndpointSpec, UpstreamSpec
+from relayd.wire.json_steps import Steps
 from relayd.wire.key_filter import KeyFilter
 
 ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
@@ -23,6 +24,7 @@ ADMINISTRATIVE = (ENABLED, DRAINING, DISABLED)
 UNKNOWN, PASSING, FAILING = "unknown", "passing", "failing"
 LEAVING = "leaving"  # shown in place of `state` for an address that the upstream no longer has
 NO_ADDRESSES: dict[str, object] = {"addresses": [], "addresses_age_s": None, "lookup_fault": ""}
+DESCRIBED = 32  # endpoints in one step
 LEAST_RAMP = 0.1  # the share of its weight with which a returning endpoint begins
 
 
@@ -200,6 +202,26 @@ class Endpoint:
         if breaker is None or breaker.state != "open" or breaker.forced:
             return None
         return round(max(0.0, breaker.until_s - now_s), 1)
+
+
+def described(
+    endpoints: Sequence[Endpoint], leaving: Sequence[Endpoint], now_s: float
+) -> Steps[list[dict[str, object]]]:
+    """The endpoints of an upstream for status, in steps. Those that are leaving, because their address was removed and
+    they have exchanges, come last; one with the address of another endpoint is numbered."""
+    counts: dict[str, int] = {}
+    found: list[dict[str, object]] = []
+    for number, endpoint in enumerate((*endpoints, *leaving), 1):
+        same = counts.get(endpoint.label, 0)
+        counts[endpoint.label] = same + 1
+        one = endpoint.describe(now_s)
+        if same and number > len(endpoints):
+            one["address"] = f"{endpoint.label} (leaving {same})"
+        found.append(one)
+        if not number % DESCRIBED:
+            yield
+    yield
+    return found
 
 
 def filter_of(upstream: UpstreamSpec) -> KeyFilter | None:

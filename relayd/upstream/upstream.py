@@ -19,11 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from relayd import clock
+from relayd.protocols.dialect import run_steps
 from relayd.schema import Secret
 from relayd.upstream.breaker import HALF_OPEN
 from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.discovered import Discovered
-from relayd.upstream.endpoint import ADMINISTRATIVE, UNKNOWN, Connect, Endpoint
+from relayd.upstream.endpoint import ADMINISTRATIVE, UNKNOWN, Connect, Endpoint, described
 from relayd.upstream.health import Checker, CheckResult
 from relayd.upstream.keys import Keys
 from relayd.upstream.lease import Lease
@@ -32,6 +33,7 @@ from relayd.upstream.removed_endpoints import RemovedEndpoints
 from relayd.upstream.retry import Budget, RetryPolicy
 from relayd.upstream.rotation import Rotation
 from relayd.upstream.spec import AuthSpec, BreakerSpec, EndpointSpec, Identity, RetrySpec, UpstreamSpec, labels_of
+from relayd.wire.json_steps import Steps
 
 NO_RETRIES = RetrySpec()
 _GOOD = Blame.GOOD
@@ -432,6 +434,10 @@ class Upstream:
     # ---- status
 
     def describe(self) -> dict[str, object]:
+        """As `describe_steps`, at once."""
+        return run_steps(self.describe_steps())
+
+    def describe_steps(self) -> Steps[dict[str, object]]:
         """For status and its commands; plain data without the values of keys."""
         now_s = clock.monotonic()
         self.recompute(now_s)
@@ -442,23 +448,13 @@ class Upstream:
             "balance": self.spec.balance.kind,
             "in_flight": self.in_flight,
             "available": self._rotation.is_open,
-            "endpoints": [endpoint.describe(now_s) for endpoint in self.endpoints] + self._describe_leaving(now_s),
+            "endpoints": (yield from described(self.endpoints, self.leaving, now_s)),
             "keys": self._keys.describe(now_s),
             "retries": {"attempts": retries.attempts, "budget_left": self.budget.left(now_s)},
             "models": None if self.model_list is None else self.model_list.describe(now_s),
             "discovery": None if self.discovered is None else self.discovered.describe(),
             "overridden": self.overridden,
         }
-
-    def _describe_leaving(self, now_s: float) -> list[dict[str, object]]:
-        """The endpoints that finish their exchanges; one with the address of another endpoint is numbered."""
-        shown, found = [endpoint.label for endpoint in self.endpoints], []
-        for endpoint in self.leaving:
-            number = shown.count(endpoint.label)
-            shown.append(endpoint.label)
-            address = f"{endpoint.label} (leaving {number})" if number else endpoint.label
-            found.append({**endpoint.describe(now_s), "address": address})
-        return found
 
     def circuit_breaker(self) -> Mapping[str, object]:
         """The circuit breaker object of /health: open if the breakers of all endpoints are open."""

@@ -195,7 +195,7 @@ class Sink:
         for delivery in self._deliveries:
             delivery.finish()
 
-    def page(self, accept: str = "") -> tuple[str, bytes] | None:
+    def page(self, accept: str = "") -> None:
         """No page: this sink pushes."""
         return None
 

@@ -18,11 +18,13 @@ from relayd.schema.scalars import meant, shown
 from relayd.telemetry.metrics import Exemplar, Histogram, Metrics
 from relayd.telemetry.names import BUCKETS_S, Metric
 from relayd.telemetry.sink import declared
+from relayd.wire.json_steps import Steps
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text"
 OPEN_METRICS_TYPE = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8"
 RANGES = {"*/*": 0.0, "text/*": 1.0, "text/plain": 2.0}  # that include the text format, by how specific they are
+LINES = 256  # rendered in one step
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
@@ -34,10 +36,9 @@ def exposed_name(metric: Metric) -> str:
     return f"{name}_total" if metric.kind == "counter" else name
 
 
-def labelled(names: tuple[str, ...], values: tuple[str, ...], *further: tuple[str, str]) -> str:
+def labelled(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     """The label part of a sample in braces; empty without labels."""
-    pairs = [*zip(names, values, strict=True), *further]
-    inside = ",".join(f'{name}="{value.translate(ESCAPES)}"' for name, value in pairs)
+    inside = ",".join(f'{name}="{value.translate(ESCAPES)}"' for name, value in zip(names, values, strict=True))
     return f"{{{inside}}}" if inside else ""
 
 
@@ -91,13 +92,13 @@ class Sink:
     def flush(self) -> None:
         """Does nothing: the scraper pulls."""
 
-    def page(self, accept: str = "") -> tuple[str, bytes] | None:
+    def page(self, accept: str = "") -> tuple[str, Steps[bytes]] | None:
         """The text of /metrics; None if disabled."""
         if not self._options.enabled:
             return None
         is_open = prefers_open_metrics(accept)
-        text = render(self._metrics, self._options.aliases.items(), open_metrics=is_open)
-        return OPEN_METRICS_TYPE if is_open else CONTENT_TYPE, text
+        steps = render_steps(self._metrics, self._options.aliases.items(), open_metrics=is_open)
+        return OPEN_METRICS_TYPE if is_open else CONTENT_TYPE, steps
 
     def close(self) -> None:
         """Closes nothing."""
@@ -120,22 +121,40 @@ def prefers_open_metrics(accept: str) -> bool:
     return open_quality > 0.0 and open_quality >= text_quality[1]
 
 
-def render(metrics: Metrics, aliases: Iterable[tuple[str, str]] = (), *, open_metrics: bool = False) -> bytes:
-    """The current values of all metrics; a metric without samples has only its HELP and TYPE lines.
+def render_steps(
+    metrics: Metrics, aliases: Iterable[tuple[str, str]] = (), *, open_metrics: bool = False
+) -> Steps[bytes]:
+    """The current values of all metrics; a metric without samples has only its HELP and TYPE lines. The values of one
+    series are of one time.
 
     `aliases` are pairs of an additional name and the exposed name of a metric, which is repeated under it.
     """
+    pieces: list[bytes] = []
     lines: list[str] = []
     exposed = {exposed_name(metric): metric for metric in metrics.declared}
     more = [(alias, exposed[name]) for alias, name in aliases if name in exposed]
     for name, metric in [*exposed.items(), *more]:
         lines.extend(heading(name, metric, open_metrics=open_metrics))
-        if metric.kind == "timer":
-            lines.extend(histogram(metric, name, metrics, open_metrics=open_metrics))
-        else:
-            series = metrics.counters(metric) if metric.kind == "counter" else metrics.gauges(metric)
-            lines.extend(f"{name}{labelled(metric.labels, key)} {number(value)}" for key, value in series)
-    return ("\n".join([*lines, *(["# EOF"] if open_metrics else [])]) + "\n").encode()
+        for sample in samples(metric, name, metrics, open_metrics=open_metrics):
+            lines += sample
+            if len(lines) >= LINES:
+                pieces.append(("\n".join(lines) + "\n").encode())
+                lines.clear()
+                yield
+    if open_metrics:
+        lines.append("# EOF")
+    pieces.append(("\n".join(lines) + "\n").encode())
+    yield
+    return b"".join(pieces)
+
+
+def samples(metric: Metric, name: str, metrics: Metrics, *, open_metrics: bool) -> Iterator[list[str]]:
+    """The lines of each series of a metric."""
+    if metric.kind == "timer":
+        yield from histograms(metric, name, metrics, open_metrics=open_metrics)
+    else:
+        for key, value in metrics.counters(metric) if metric.kind == "counter" else metrics.gauges(metric):
+            yield [f"{name}{labelled(metric.labels, key)} {number(value)}"]
 
 
 def heading(name: str, metric: Metric, *, open_metrics: bool) -> Iterator[str]:
@@ -154,24 +173,25 @@ def heading(name: str, metric: Metric, *, open_metrics: bool) -> Iterator[str]:
         yield f"# UNIT {name} {metric.unit}"
 
 
-def histogram(metric: Metric, name: str, metrics: Metrics, *, open_metrics: bool) -> list[str]:
-    """The samples of one timer: cumulative buckets, sum and count per series. OpenMetrics writes bounds as 1.0, and has
-    an exemplar after the value of a bucket."""
-    lines: list[str] = []
+def histograms(metric: Metric, name: str, metrics: Metrics, *, open_metrics: bool) -> Iterator[list[str]]:
+    """The samples of each series of a timer: cumulative buckets, sum and count. OpenMetrics writes bounds as 1.0, and
+    has an exemplar after the value of a bucket."""
     bounds = [*((repr(bound) if open_metrics else number(bound)) for bound in BUCKETS_S), "+Inf"]
     for key, parts in metrics.timers(metric):
         counts = accumulate(sum(column) for column in zip(*(part.buckets for part in parts), strict=True))
         examples = last_exemplars(parts) if open_metrics else {}
+        plain = labelled(metric.labels, key)
+        opening = f"{name}_bucket{plain[:-1]}," if plain else f"{name}_bucket{{"
+        lines = []
         for index, (bound, count) in enumerate(zip(bounds, counts, strict=True)):
             example = ""
             if (found := examples.get(index)) is not None:
                 trace_id, span_s, wall_s = found
                 example = f' # {{trace_id="{trace_id}"}} {number(span_s)} {wall_s:.3f}'
-            lines.append(f"{name}_bucket{labelled(metric.labels, key, ('le', bound))} {count}{example}")
-        plain = labelled(metric.labels, key)
+            lines.append(f'{opening}le="{bound}"}} {count}{example}')
         lines.append(f"{name}_sum{plain} {number(sum(part.sum_s for part in parts))}")
         lines.append(f"{name}_count{plain} {sum(part.count for part in parts)}")
-    return lines
+        yield lines
 
 
 def last_exemplars(parts: Iterable[Histogram]) -> dict[int, Exemplar]:

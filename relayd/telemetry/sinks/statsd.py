@@ -27,8 +27,10 @@ from relayd.errors import OptionError
 from relayd.schema import Duration, section, setting
 from relayd.telemetry.metrics import SAMPLES, Histogram, Labels, Metrics
 from relayd.telemetry.names import Metric
+from relayd.wire.json_steps import Steps
 
 DATAGRAM = 1400
+MOST_VALUES = 256  # that are sent in one step
 RESOLVE_S = 60.0
 RETRY_S = 5.0  # while the name has never been resolved
 GAUGES_S = 10.0
@@ -100,6 +102,7 @@ class Sink:
         self.interval_s = float(options.interval)
         self._metrics = metrics
         self._client: Client | None = None
+        self._running: Steps[None] = ended()
         self._sent: dict[tuple[str, Labels], float] = {
             (metric.name, labels): value  # counts from before this sink are not sent
             for metric in metrics.declared if metric.kind == "counter"
@@ -165,8 +168,12 @@ class Sink:
             self._lookup = threading.Thread(target=self._resolve, name="statsd address", daemon=True)
             self._lookup.start()
 
-    def flush(self) -> None:
-        """Send the changes since the last call. Never raises, never blocks."""
+    def flush(self) -> Steps[None]:
+        """Send the changes since the last call, in steps. Never raises, never blocks."""
+        self._running = self._flush_steps()
+        return self._running
+
+    def _flush_steps(self) -> Steps[None]:
         try:
             now = clock.monotonic()
             if self._is_hostname:
@@ -178,17 +185,27 @@ class Sink:
                 self._next_gauges = now + GAUGES_S
             with self._client.pipeline() as pipe:
                 for metric in self._metrics.declared:
-                    self._send(pipe, metric, with_gauges)
+                    for _ in self._send(pipe, metric, with_gauges):
+                        send_if_many(pipe)
+                        yield
+                    send_if_many(pipe)
+                    yield
         except OSError:  # no socket for a new address: the next flush retries
             self._failed()
 
-    def _send(self, pipe: StatsClient, metric: Metric, with_gauges: bool) -> None:
+    def _send(self, pipe: StatsClient, metric: Metric, with_gauges: bool) -> Steps[None]:
         if metric.kind == "timer":
+            weight = 0
             for labels, parts in self._metrics.timers(metric):
-                self._send_timer(pipe, self._name(metric, labels), parts, self._tail(metric, labels))
+                weight += 1 + self._send_timer(pipe, self._name(metric, labels), parts, self._tail(metric, labels))
+                if weight >= MOST_VALUES:
+                    weight = 0
+                    yield
             return
         pairs = self._metrics.counters(metric) if metric.kind == "counter" else self._metrics.gauges(metric)
-        for labels, value in pairs:
+        for number, (labels, value) in enumerate(pairs, 1):
+            if not number % MOST_VALUES:
+                yield
             key = (metric.name, labels)
             before = self._sent.get(key)
             if value == before and not (with_gauges and metric.kind == "gauge"):
@@ -203,12 +220,16 @@ class Sink:
                 pipe._send_stat(name, f"{shown(value)}|g{tail}", 1)
 
     @staticmethod
-    def _send_timer(pipe: StatsClient, name: str, parts: list[Histogram], tail: str) -> None:
+    def _send_timer(pipe: StatsClient, name: str, parts: list[Histogram], tail: str) -> int:
+        """Send the samples of a series. Returns their number."""
+        sent = 0
         for part in parts:
             samples, seen = part.pop_samples()
             rate = f"|@{len(samples) / seen:.4g}" if 0 < len(samples) < seen and seen > SAMPLES else ""
             for span_s in samples:
                 pipe._send_stat(name, f"{span_s * 1e3:.3f}|ms{rate}{tail}", 1)
+            sent += len(samples)
+        return sent
 
     def _name(self, metric: Metric, labels: Labels) -> str:
         """The name of a metric without the prefix."""
@@ -228,16 +249,30 @@ class Sink:
         tags = ",".join(f"{name}:{INVALID_IN_TAG.sub('_', label)}" for name, label in pairs if label)
         return f"|#{tags}" if tags else ""
 
-    def page(self, accept: str = "") -> tuple[str, bytes] | None:
+    def page(self, accept: str = "") -> None:
         """No page: this sink pushes."""
         return None
 
     def close(self) -> None:
         """Send the last batch and close."""
-        self.flush()
+        for _ in self._running:  # a flush that has not ended
+            pass
+        for _ in self.flush():
+            pass
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def send_if_many(pipe: StatsClient) -> None:
+    """Send the values that the pipeline has collected. Few of them wait for more, so that datagrams are full."""
+    if len(pipe._stats) >= MOST_VALUES:
+        pipe.send()
+
+
+def ended() -> Steps[None]:
+    """The steps of a flush that has ended."""
+    yield from ()
 
 
 def shown(value: float) -> str:

@@ -17,6 +17,7 @@ from relayd.config.load import load
 from relayd.daemon.lifecycle import Lifecycle
 from relayd.daemon.start_error import StartError, start_error
 from relayd.errors import ConfigError, Finding
+from relayd.protocols.dialect import run_steps
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
 from tests.unit.server.certificates import certificate
@@ -168,7 +169,7 @@ async def test_the_end_of_a_certificate_is_in_the_log_the_status_and_the_metrics
     living = Living(folder, listeners={"public": listener})
     life = living.start()
     assert "THE CERTIFICATE EXPIRES SOON" in living.written.getvalue()
-    (data,) = json.loads(life.views.status()[2])["certificates"]
+    (data,) = json.loads(run_steps(life.views.status_steps()))["certificates"]
     assert (data["of"], data["name"], data["file"]) == ("listener", "public", one.cert) and 0 < data["left_s"] <= 2 * 86400
     life.telemetry.refresh_gauges()
     left = life.telemetry.metrics.value("relayd.listener.certificate_left", listener="public", file=one.cert)

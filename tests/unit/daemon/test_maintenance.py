@@ -11,6 +11,7 @@ from relayd.config.load import load_text
 from relayd.daemon.loop_lag import LoopLag
 from relayd.daemon.maintenance import Maintenance, bounds_of, descriptors, resident
 from relayd.plan.compile import compile_plan
+from relayd.protocols.dialect import run_steps
 from relayd.proxy.gateway import Gateway
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.telemetry import Telemetry
@@ -43,7 +44,9 @@ class Scene:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
     def gauge(self, name: str) -> str:
-        text = (self.telemetry.page() or ("", b""))[1].decode()
+        page = self.telemetry.page()
+        assert page is not None
+        text = run_steps(page[1]).decode()
         return "\n".join(line for line in text.splitlines() if line.startswith(name))
 
 

@@ -14,6 +14,7 @@ from relayd.limits.ledger import Ledger
 from relayd.plan.gates import gate_limits
 from relayd.plan.identities import Identities
 from relayd.plan.rates import limit_sets
+from relayd.protocols.dialect import run_steps
 from relayd.schema import Duration, Money
 
 LISTENERS = {"public": Listener(address="127.0.0.1:8282")}
@@ -58,12 +59,12 @@ def test_the_rates_of_an_issued_key_come_beside_those_of_its_group_and_are_liste
     record = KeyRecord("0" * 12, "k", "0" * 64, settings=settings)
     identity = Identities(config, {}, limit_sets(config, ledger), ledger).of_key(record)
     assert identity is not None and [[rule.scope for rule in one.rules] for one in identity.limit_sets] == [["consumer k"] * 3, ["group g"]]
-    assert [one.rule.key for one in ledger.counters()] == ["consumer k requests/60000ms", "consumer k cost/day"]
+    assert [one.rule.key for one in run_steps(ledger.counters())] == ["consumer k requests/60000ms", "consumer k cost/day"]
     window = identity.limit_sets[0].always[0].window
     again = Identities(config, {}, limit_sets(config, ledger), ledger).of_key(record)
     assert again is not None and again.limit_sets[0].always[0].window is window
     del identity, again, window
-    assert ledger.counters() == []
+    assert run_steps(ledger.counters()) == []
 
 
 def test_a_key_with_a_rate_that_cannot_be_read_is_not_accepted() -> None:

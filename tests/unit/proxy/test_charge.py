@@ -13,6 +13,7 @@ import pytest
 
 from relayd import clock
 from relayd.limits.prices import Prices, price
+from relayd.protocols.dialect import run_steps
 from relayd.proxy.sweep import enforce_timeouts
 from tests.unit.proxy.harness import Harness, Side, post, running, soon, status_of, until
 from tests.unit.proxy.scripted_endpoints import DONE, STREAM, ScriptedEndpoints, chunk, completion, delta, http, silent
@@ -85,7 +86,7 @@ async def text_of(side: Side) -> None:
 
 def counted(harness: Harness) -> dict[str, int]:
     """What is used, by measure. Nothing is reserved any more, and records and spend have the same cost as the budget."""
-    counters = harness.gateway.ledger.counters()
+    counters = run_steps(harness.gateway.ledger.counters())
     assert [(one.window.held, one.window.pending) for one in counters] == [(0, 0)] * len(counters)
     found = {one.rule.measure: one.window.used for one in counters}
     records = harness.accounts
@@ -174,7 +175,7 @@ async def test_a_client_that_leaves_before_the_response_pays_its_input(tmp_path:
         side = await harness.connect()
         side.write(request_of(front, stream))
         await until(lambda: endpoints.asked)
-        held = {one.rule.measure: one.window.held for one in harness.gateway.ledger.counters()}
+        held = {one.rule.measure: one.window.held for one in run_steps(harness.gateway.ledger.counters())}
         tokens = input_estimate(front, stream)
         assert held == charged(1, tokens + 1000, 1000, 10 + tokens + 3000)
         side.reset()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from relayd.wire.response import ResponseHead
 
 
@@ -40,3 +43,8 @@ class RecordingResponder:
 
     def is_superseded(self) -> bool:
         return self.superseded
+
+
+def later(delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+    """The next turn of the loop."""
+    return asyncio.get_running_loop().call_later(delay_s, callback).cancel

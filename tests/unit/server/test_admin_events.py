@@ -7,8 +7,9 @@ import pytest
 from relayd.server import admin_events
 from relayd.server.admin_events import EventFeed, EventStream
 from relayd.server.stream_places import TooManyStreams
+from relayd.wire.json_steps import Steps
 from tests.unit.proxy.harness import until
-from tests.unit.server.recording_responder import RecordingResponder
+from tests.unit.server.recording_responder import RecordingResponder, later
 
 
 class Status:
@@ -17,8 +18,9 @@ class Status:
     def __init__(self) -> None:
         self.made = 0
 
-    def __call__(self) -> bytes:
+    def __call__(self) -> Steps[bytes]:
         self.made += 1
+        yield
         return b'{"made": %d}\n' % self.made
 
 
@@ -36,7 +38,7 @@ def subscribed(feed: EventFeed) -> tuple[RecordingResponder, EventStream]:
 
 
 async def test_the_first_event_comes_at_once_and_all_clients_share_the_later_ones(status: Status) -> None:
-    feed = EventFeed(status, bool)
+    feed = EventFeed(status, bool, later)
     (one, first), (two, second) = subscribed(feed), subscribed(feed)
     assert one.pieces == [b'retry: 1000\n\nevent: status\ndata: {"made": 1}\n\n']
     assert one.response is not None and one.response.length is None
@@ -48,7 +50,7 @@ async def test_the_first_event_comes_at_once_and_all_clients_share_the_later_one
 
 
 async def test_a_client_that_is_behind_gets_the_newest_when_it_has_caught_up(status: Status) -> None:
-    feed = EventFeed(status, bool)
+    feed = EventFeed(status, bool, later)
     (slow, stream), (quick, other) = subscribed(feed), subscribed(feed)
     slow.has_room = False
     await until(lambda: stream.is_behind)
@@ -65,7 +67,7 @@ async def test_a_client_that_is_behind_gets_the_newest_when_it_has_caught_up(sta
 
 
 async def test_a_stream_ends_in_good_order_when_it_is_superseded(status: Status) -> None:
-    feed = EventFeed(status, bool)
+    feed = EventFeed(status, bool, later)
     (responder, stream), (_, other) = subscribed(feed), subscribed(feed)
     responder.superseded = True
     await until(lambda: responder.ended)
@@ -75,7 +77,7 @@ async def test_a_stream_ends_in_good_order_when_it_is_superseded(status: Status)
 
 async def test_all_streams_end_in_good_order_when_the_process_ends(status: Status) -> None:
     ending: list[bool] = []
-    feed = EventFeed(status, lambda: bool(ending))
+    feed = EventFeed(status, lambda: bool(ending), later)
     both = [subscribed(feed), subscribed(feed)]
     await until(lambda: len(both[1][0].pieces) > 1)
     ending.append(True)
@@ -85,7 +87,7 @@ async def test_all_streams_end_in_good_order_when_the_process_ends(status: Statu
 
 
 async def test_no_event_is_created_without_clients(status: Status) -> None:
-    feed, other = EventFeed(status, bool), EventFeed(Status(), bool)
+    feed, other = EventFeed(status, bool, later), EventFeed(Status(), bool, later)
     subscribed(feed)[1].close()
     responder, stream = subscribed(other)
     await until(lambda: len(responder.pieces) > 5)
@@ -95,7 +97,7 @@ async def test_no_event_is_created_without_clients(status: Status) -> None:
 
 async def test_the_number_of_clients_is_bounded(status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin_events, "MAX_OF_OWNER", 1)
-    feed = EventFeed(status, bool)
+    feed = EventFeed(status, bool, later)
     _, stream = subscribed(feed)
     with pytest.raises(TooManyStreams):
         feed.open(RecordingResponder(), "GET", "team")
@@ -108,12 +110,12 @@ async def test_the_number_of_clients_is_bounded(status: Status, monkeypatch: pyt
 async def test_a_client_whose_first_event_fails_is_not_subscribed(status: Status) -> None:
     faults = [RuntimeError("one upstream")]
 
-    def read() -> bytes:
+    def read() -> Steps[bytes]:
         if faults:
             raise faults.pop()
-        return status()
+        return (yield from status())
 
-    feed, responder = EventFeed(read, bool), RecordingResponder()
+    feed, responder = EventFeed(read, bool, later), RecordingResponder()
     with pytest.raises(RuntimeError, match="one upstream"):
         feed.open(responder, "GET", "team")
     assert responder.response is None and not feed._clients
@@ -125,7 +127,7 @@ async def test_a_client_whose_first_event_fails_is_not_subscribed(status: Status
 
 async def test_head_has_the_fields_of_the_stream_and_ends(status: Status) -> None:
     responder = RecordingResponder()
-    feed = EventFeed(status, bool)
+    feed = EventFeed(status, bool, later)
     assert feed.open(responder, "HEAD", "team") is not None
     assert responder.ended and not responder.written and not status.made
     assert responder.response is not None and responder.response.length is None

@@ -17,6 +17,7 @@ from relayd.limits.ledger import Reservation
 from relayd.limits.ticket import GRANTED
 from relayd.limits.window import Span
 from relayd.plan.compile import compile_plan
+from relayd.protocols.dialect import run_steps
 from relayd.proxy.exchange import Exchange
 from relayd.server import admin_live
 from relayd.telemetry.recent import LONGEST_TEXT
@@ -133,7 +134,7 @@ async def test_rates_and_budgets_are_shown_the_most_used_ones_first() -> None:
         ledger = views.gateway.ledger
         rules = [Rule("route r", REQUESTS, limit, Span.sliding(60), model=str(limit)) for limit in (10, 5)]
         ledger.apply([ledger.counter(rule) for rule in rules])
-        assert isinstance(ledger.reserve([(one, 2) for one in ledger.counters()], ledger.now()), Reservation)
+        assert isinstance(ledger.reserve([(one, 2) for one in run_steps(ledger.counters())], ledger.now()), Reservation)
         status, data = views.get("/limits")
         assert (status, data["more"]) == (200, 0)
         assert [(one["limit"], one["used"], one["reserved"], one["left"]) for one in data["limits"]] == [(5, 2, 2, 3), (10, 2, 2, 8)]

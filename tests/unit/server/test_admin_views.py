@@ -52,6 +52,8 @@ class Views:
         data = RecordingResponder()
         handler = AdminApplication(self.views, {"/reload": self.reload})(LocalRequest(method, path, write), data)
         handler.feed(b"", True)
+        while not data.ended:  # the rest of a large page
+            self.gateway.client.work._run()
         assert data.response is not None
         body = data.written
         return data.response.status, json.loads(body) if data.response.get(b"content-type") == JSON else body

@@ -12,7 +12,9 @@ from relayd.proxy.application import LocalRequest
 from relayd.server import pages
 from relayd.server.dashboard import MAX_FORM, Dashboard, form_value, is_dashboard, lacks_token
 from relayd.server.dashboard_feed import DashboardFeed
-from tests.unit.server.recording_responder import RecordingResponder
+from relayd.server.dashboard_state import State
+from relayd.wire.json_steps import Steps
+from tests.unit.server.recording_responder import RecordingResponder, later
 
 
 class FakeBrowser:
@@ -32,12 +34,17 @@ class FakeBrowser:
         self.signed_out = True
 
 
+def state() -> Steps[State]:
+    yield
+    return {}
+
+
 def ask(
     method: str, path: str, browser: FakeBrowser | None = None, body: bytes = b"", *, cross: bool = False,
     fields: Mapping[bytes, bytes] | None = None,
 ) -> RecordingResponder:
     responder = RecordingResponder()
-    dashboard = Dashboard(DashboardFeed(dict, bool))
+    dashboard = Dashboard(DashboardFeed(state, bool, later))
     request = LocalRequest(method, f"/dashboard{path}", True, cross, (fields or {}).get, browser, "ops")
     handler = dashboard(request, responder)
     handler.feed(body, True)

@@ -13,8 +13,9 @@ from relayd.server import dashboard_feed
 from relayd.server.dashboard_feed import DashboardFeed, DashboardStream
 from relayd.server.dashboard_state import State
 from relayd.server.stream_places import TooManyStreams
+from relayd.wire.json_steps import Steps
 from tests.unit.proxy.harness import until
-from tests.unit.server.recording_responder import RecordingResponder
+from tests.unit.server.recording_responder import RecordingResponder, later
 
 
 class Source:
@@ -24,8 +25,9 @@ class Source:
         self.made = 0
         self.still = False
 
-    def __call__(self) -> State:
+    def __call__(self) -> Steps[State]:
         self.made += not self.still
+        yield
         return {"process": {"made": [self.made]}, "streams": {"same": [1, 2]}}
 
 
@@ -51,7 +53,7 @@ def events(responder: RecordingResponder) -> list[tuple[str, str, Any]]:
 
 
 async def test_the_state_comes_once_and_then_only_what_has_changed(source: Source) -> None:
-    feed = DashboardFeed(source, bool)
+    feed = DashboardFeed(source, bool, later)
     (one, first), (two, second) = opened(feed), opened(feed)
     await until(lambda: len(one.pieces) > 3)
     first.close()
@@ -63,7 +65,7 @@ async def test_the_state_comes_once_and_then_only_what_has_changed(source: Sourc
 
 
 async def test_a_browser_that_reconnects_gets_what_it_has_missed(source: Source) -> None:
-    feed = DashboardFeed(source, bool)
+    feed = DashboardFeed(source, bool, later)
     one, first = opened(feed)
     await until(lambda: len(one.pieces) > 4)
     first.close()
@@ -81,7 +83,7 @@ async def test_a_browser_that_reconnects_gets_what_it_has_missed(source: Source)
 
 async def test_differences_are_kept_within_bounds(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard_feed, "MAX_RECENT", 3)
-    feed = DashboardFeed(source, bool)
+    feed = DashboardFeed(source, bool, later)
     one, first = opened(feed)
     await until(lambda: len(one.pieces) > 8)
     first.close()
@@ -91,7 +93,7 @@ async def test_differences_are_kept_within_bounds(source: Source, monkeypatch: p
 
 
 async def test_a_slow_client_gets_the_whole_state_when_it_has_read(source: Source) -> None:
-    feed = DashboardFeed(source, bool)
+    feed = DashboardFeed(source, bool, later)
     slow, stream = opened(feed)
     other, second = opened(feed)
     slow.has_room = False
@@ -108,7 +110,7 @@ async def test_a_slow_client_gets_the_whole_state_when_it_has_read(source: Sourc
 
 async def test_a_client_that_never_reads_is_disconnected(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard_feed, "STALLED_TICKS", 3)
-    feed = DashboardFeed(source, bool)
+    feed = DashboardFeed(source, bool, later)
     dead = RecordingResponder()
     dead.has_room = False
     stream = feed.open(dead, answer(200, "text/event-stream", b""), None, None, "")
@@ -120,7 +122,7 @@ async def test_a_client_that_never_reads_is_disconnected(source: Source, monkeyp
 async def test_without_changes_only_a_comment_is_sent_now_and_then(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard_feed, "SILENT_TICKS", 2)
     source.still = True
-    feed = DashboardFeed(source, bool)
+    feed = DashboardFeed(source, bool, later)
     responder, stream = opened(feed)
     await until(lambda: len(responder.pieces) > 3)
     assert responder.pieces[1:4] == [b":\n\n"] * 3
@@ -131,12 +133,12 @@ async def test_a_stream_whose_state_cannot_be_read_is_not_counted(source: Source
     monkeypatch.setattr(dashboard_feed, "MAX_STREAMS", 1)
     faults = [RuntimeError("one row")]
 
-    def read() -> State:
+    def read() -> Steps[State]:
         if faults:
             raise faults.pop()
-        return source()
+        return (yield from source())
 
-    feed, session = DashboardFeed(read, bool), Session(b"d", 1e9)
+    feed, session = DashboardFeed(read, bool, later), Session(b"d", 1e9)
     with pytest.raises(RuntimeError, match="one row"):
         opened(feed, None, session)
     assert session.streams == 0
@@ -150,7 +152,7 @@ async def test_streams_are_bounded_for_each_session_each_consumer_and_in_total(
     monkeypatch.setattr(dashboard_feed, "ON_SOCKET", 1)
     monkeypatch.setattr(dashboard_feed, "MAX_STREAMS", 4)
     monkeypatch.setattr(dashboard_feed, "MAX_OF_SESSION", 2)
-    feed, mine, new = DashboardFeed(source, bool), Session(b"d", 1e9), Session(b"d", 1e9)
+    feed, mine, new = DashboardFeed(source, bool, later), Session(b"d", 1e9), Session(b"d", 1e9)
     streams = [opened(feed, None, mine, "ops")[1] for _ in range(2)]
     with pytest.raises(TooManyStreams) as refused:
         opened(feed, None, mine, "ops")
@@ -175,7 +177,7 @@ async def test_streams_are_bounded_for_each_session_each_consumer_and_in_total(
 @pytest.mark.parametrize("ends", ["drain", "reload"])
 async def test_streams_end_with_their_configuration_and_before_the_process(source: Source, ends: str) -> None:
     ending: list[bool] = []
-    feed = DashboardFeed(source, lambda: bool(ending))
+    feed = DashboardFeed(source, lambda: bool(ending), later)
     responder, stream = opened(feed)
     if ends == "drain":
         ending.append(True)

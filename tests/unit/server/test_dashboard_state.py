@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from relayd.protocols.dialect import run_steps
 from relayd.proxy.exchange import Exchange
 from relayd.server import dashboard_state
 from relayd.server.dashboard_state import COLUMNS, DashboardState, State, difference
@@ -35,11 +36,11 @@ ONE: State = {"a": {"x": [1, "p"], "y": [2, "q"]}, "b": {}}
     ({"a": ONE["a"], "b": {"k": [1]}}, {"b": {"rows": {"k": [1]}}}),
 ])
 def test_a_difference_names_new_changed_and_removed_rows(new: State, found: dict[str, Any]) -> None:
-    assert difference(ONE, new) == found
+    assert run_steps(difference(ONE, new)) == found
 
 
 def test_from_nothing_all_rows_are_new() -> None:
-    assert difference({}, ONE) == {"a": {"rows": ONE["a"]}}
+    assert run_steps(difference({}, ONE)) == {"a": {"rows": ONE["a"]}}
 
 
 async def test_the_state_has_a_cell_for_each_column_and_shows_what_happens() -> None:
@@ -62,7 +63,7 @@ async def test_the_state_has_a_cell_for_each_column_and_shows_what_happens() -> 
             buffered=lambda: 7,
         )
         gateway.exchanges.add(cast(Exchange, exchange))
-        state = DashboardState(gateway, telemetry, views.state).read()
+        state = run_steps(DashboardState(gateway, telemetry, views.state).read())
         (number,) = state["streams"]
         gateway.exchanges.clear()
         assert set(state) == set(COLUMNS)
@@ -93,7 +94,7 @@ async def test_long_texts_of_clients_are_cut() -> None:
             phase="body", buffered=lambda: 0,
         )
         views.gateway.exchanges.add(cast(Exchange, exchange))
-        state = DashboardState(views.gateway, views.telemetry, views.state).read()
+        state = run_steps(DashboardState(views.gateway, views.telemetry, views.state).read())
         views.gateway.exchanges.clear()
         (row,) = state["streams"].values()
         assert row[COLUMNS["streams"].index("path")] == "/" + "p" * (LONGEST_TEXT - 1)
@@ -108,7 +109,7 @@ async def test_the_oldest_streams_are_shown_if_there_are_too_many(monkeypatch: p
                 record=record(id=str(number), started=float(number)), ai_request=None, phase="queue", buffered=lambda: 0,
             )
             views.gateway.exchanges.add(cast(Exchange, exchange))
-        state = DashboardState(views.gateway, views.telemetry, views.state).read()
+        state = run_steps(DashboardState(views.gateway, views.telemetry, views.state).read())
         views.gateway.exchanges.clear()
         assert {row[COLUMNS["streams"].index("id")] for row in state["streams"].values()} == {"0", "1"}
 
@@ -119,7 +120,7 @@ async def test_two_exchanges_with_the_same_request_id_are_two_rows_which_keep_th
             exchange = InFlight(record=record(id="same", path=path), ai_request=None, phase="queue", buffered=lambda: 0)
             views.gateway.exchanges.add(cast(Exchange, exchange))
         reader = DashboardState(views.gateway, views.telemetry, views.state)
-        state, later = reader.read()["streams"], reader.read()["streams"]
+        state, later = run_steps(reader.read())["streams"], run_steps(reader.read())["streams"]
         views.gateway.exchanges.clear()
         assert sorted(row[COLUMNS["streams"].index("path")] for row in state.values()) == ["/one", "/two"]
         assert later == state

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from relayd.protocols.dialect import run_steps
 from relayd.proxy.application import LocalRequest
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin_application import AdminApplication
@@ -43,7 +44,7 @@ async def running() -> AsyncIterator[AdminViews]:
 
 
 def made(views: AdminViews, routes: str = "[{name: all, upstream: web}]") -> dict[str, Any]:
-    return document(views, {"/reload": reload}, plan_of(f"{PLAN}routes: {routes}\n"))
+    return run_steps(document(views, {"/reload": reload}, plan_of(f"{PLAN}routes: {routes}\n")))
 
 
 def asked(application: AdminApplication, method: str, path: str) -> dict[str, int]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.protocols.dialect import run_steps
 from relayd.telemetry.metrics import (
     BATCH,
     CELL_COUNTERS,
@@ -150,7 +151,7 @@ def test_a_metric_of_route_and_upstream_is_counted_wherever_it_is_kept() -> None
     metrics.add("relayd.budget.spent", 3, route="llm", upstream="chutes")
     metrics.observe("relayd.budget.wait", 0.2, route="llm", upstream="chutes")
     metrics.gauge("relayd.budget.left", 7, route="llm", upstream="chutes")
-    text = prometheus.render(metrics).decode()
+    text = run_steps(prometheus.render_steps(metrics)).decode()
     pair = '{route="llm",upstream="chutes"}'
     assert f"relayd_budget_spent_total{pair} 3\n" in text and f"relayd_budget_left{pair} 7\n" in text
     assert f"relayd_budget_wait_seconds_count{pair} 1\n" in text

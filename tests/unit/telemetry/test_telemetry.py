@@ -12,6 +12,7 @@ import socket
 import pytest
 
 from relayd.errors import ConfigError
+from relayd.protocols.dialect import run_steps
 from relayd.telemetry.settings import TelemetrySettings
 from relayd.telemetry.sinks import otlp, prometheus, statsd
 from relayd.telemetry.telemetry import Telemetry
@@ -24,7 +25,7 @@ def statsd_at(address: str) -> dict[str, object]:
 
 def page(telemetry: Telemetry) -> bytes:
     found = telemetry.page()
-    return b"" if found is None else found[1]
+    return b"" if found is None else run_steps(found[1])
 
 
 def test_an_account_is_counted_and_written_down(tmp_path: pathlib.Path) -> None:

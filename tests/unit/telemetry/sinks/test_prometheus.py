@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from relayd.protocols.dialect import run_steps
 from relayd.telemetry.metrics import Metrics
 from relayd.telemetry.names import METRICS
 from relayd.telemetry.sinks.prometheus import (
@@ -15,7 +16,7 @@ from relayd.telemetry.sinks.prometheus import (
     Options,
     Sink,
     prefers_open_metrics,
-    render,
+    render_steps,
 )
 from relayd.telemetry.trace import Trace
 from tests.unit.telemetry.record import record
@@ -30,7 +31,7 @@ def test_every_line_follows_the_format_and_every_metric_is_declared_once() -> No
     metrics.count_exchange(record(code="client_gone", ended_by="client"))
     metrics.gauge("relayd.upstream.unverified", 1, upstream='a"b\\c\nd')
     metrics.observe("relayd.loop.lag", 0.002)
-    lines = render(metrics).decode().split("\n")
+    lines = run_steps(render_steps(metrics)).decode().split("\n")
     assert lines.pop() == ""
     for line in lines:
         assert line.startswith(("# HELP ", "# TYPE ")) or SAMPLE.fullmatch(line), line
@@ -43,7 +44,7 @@ def test_a_histogram_is_cumulative_and_agrees_with_its_count() -> None:
     for total_s in (0.002, 0.02, 0.2, 2000.0):
         metrics.count_exchange(record(total_s=total_s))
     metrics.count_exchange(record(total_s=0.02, status=500))
-    text = render(metrics).decode()
+    text = run_steps(render_steps(metrics)).decode()
     found = re.findall(r'relayd_proxy_total_seconds_bucket\{route="llm",upstream="chutes",le="(.*?)"\} (\d+)', text)
     counts = [int(count) for _, count in found]
     assert counts == sorted(counts)
@@ -56,14 +57,14 @@ def test_a_histogram_is_cumulative_and_agrees_with_its_count() -> None:
 def test_labels_are_escaped() -> None:
     metrics = Metrics()
     metrics.gauge("relayd.upstream.unverified", 1, upstream='a"b\\c\nd')
-    assert 'relayd_upstream_unverified{upstream="a\\"b\\\\c\\nd"} 1\n' in render(metrics).decode()
+    assert 'relayd_upstream_unverified{upstream="a\\"b\\\\c\\nd"} 1\n' in run_steps(render_steps(metrics)).decode()
 
 
 def test_counters_end_in_total_and_units_are_named() -> None:
     metrics = Metrics()
     metrics.count_exchange(record())
     metrics.gauge("relayd.daemon.memory", 1.5)
-    text = render(metrics).decode()
+    text = run_steps(render_steps(metrics)).decode()
     assert 'relayd_proxy_requests_total{route="llm",upstream="chutes",status="2xx",outcome="complete"} 1\n' in text
     assert 'relayd_proxy_bytes_out_total{route="llm",upstream="chutes"} 2000\n' in text
     assert "relayd_daemon_memory_bytes 1.5\n" in text
@@ -72,7 +73,7 @@ def test_counters_end_in_total_and_units_are_named() -> None:
 def test_an_alias_shows_a_metric_once_more() -> None:
     metrics = Metrics()
     metrics.count_exchange(record())
-    text = render(metrics, [("old_total", "relayd_proxy_requests_total"), ("old_seconds", "relayd_proxy_total_seconds")]).decode()
+    text = run_steps(render_steps(metrics, [("old_total", "relayd_proxy_requests_total"), ("old_seconds", "relayd_proxy_total_seconds")])).decode()
     own = [line for line in text.splitlines() if line.startswith("relayd_proxy_requests_total")]
     assert own and [line.replace("relayd_proxy_requests_total", "old_total") for line in own] == [
         line for line in text.splitlines() if line.startswith("old_total")]
@@ -91,13 +92,13 @@ PROMETHEUS = "application/openmetrics-text;version=1.0.0;q=0.5,application/openm
 def test_the_accept_field_decides_the_format(accept: str, is_open: bool) -> None:
     assert prefers_open_metrics(accept) is is_open
     page = Sink(Options(), Metrics()).page(accept)
-    assert page is not None and page[0] == (OPEN_METRICS_TYPE if is_open else CONTENT_TYPE) and page[1].endswith(b"# EOF\n") is is_open
+    assert page is not None and page[0] == (OPEN_METRICS_TYPE if is_open else CONTENT_TYPE) and run_steps(page[1]).endswith(b"# EOF\n") is is_open
 
 
 def open_metrics(metrics: Metrics, *aliases: tuple[str, str]) -> dict[str, Any]:
     """Read by the strict parser of Prometheus' client library."""
     parser: Any = pytest.importorskip("prometheus_client.openmetrics.parser")
-    text = render(metrics, aliases, open_metrics=True).decode()
+    text = run_steps(render_steps(metrics, aliases, open_metrics=True)).decode()
     return {family.name: family for family in parser.text_string_to_metric_families(text)}
 
 
@@ -126,4 +127,4 @@ def test_a_bucket_has_the_last_traced_request_as_exemplar() -> None:
         "0.025": (f"{1:032x}", 0.021, 1001.021), "120.0": (f"{3:032x}", 99.0, 1102.0), "+Inf": (f"{4:032x}", 9999.0, 11003.0),
     }  # fmt: skip
     assert examples == expected
-    assert b"trace_id" not in render(metrics), "the older format has none"
+    assert b"trace_id" not in run_steps(render_steps(metrics)), "the older format has none"

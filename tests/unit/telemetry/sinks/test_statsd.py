@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from relayd import clock
+from relayd.protocols.dialect import run_steps
 from relayd.telemetry.metrics import SAMPLES, Metrics
 from relayd.telemetry.sink import declared
 from relayd.telemetry.sinks import statsd
@@ -30,7 +31,7 @@ class Daemon:
 
     def datagrams(self) -> list[str]:
         """What arrived; on loopback a datagram is there when sendto returns."""
-        self.sink.flush()
+        run_steps(self.sink.flush())
         got = []
         try:
             while True:
@@ -124,9 +125,9 @@ def test_a_daemon_that_is_away_is_no_error() -> None:
     daemon.socket.close()
     for _ in range(3):
         daemon.metrics.count_exchange(record())
-        daemon.sink.flush()
+        run_steps(daemon.sink.flush())
     daemon.sink.close()
-    daemon.sink.flush()
+    run_steps(daemon.sink.flush())
 
 
 def test_a_datagram_that_the_kernel_refuses_is_counted() -> None:
@@ -134,7 +135,7 @@ def test_a_datagram_that_the_kernel_refuses_is_counted() -> None:
     sink = Sink(Options(address="255.255.255.255:8125"), metrics)  # broadcasting needs a permission it has not
     assert sink.prepare() is None
     metrics.count_exchange(record())
-    sink.flush()
+    run_steps(sink.flush())
     assert metrics.value("relayd.telemetry.statsd_failed") == 1
     sink.close()
 
@@ -150,7 +151,7 @@ def test_ipv6_is_spoken() -> None:
         sink = Sink(Options(address=f"[::1]:{server.getsockname()[1]}"), metrics)
         assert sink.prepare() is None
         metrics.gauge("relayd.config.generation", 1)
-        sink.flush()
+        run_steps(sink.flush())
         assert server.recv(1000) == b"relayd.config.generation:1|g"
         sink.close()
 
@@ -174,14 +175,14 @@ def test_an_unknown_name_is_looked_up_again_beside_the_loop(monkeypatch: pytest.
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         assert sink.prepare() == ("statsd_not_found", "The address of statsd cannot be resolved; resolution is retried.")
         metrics.gauge("relayd.config.generation", 1)
-        sink.flush()
+        run_steps(sink.flush())
         address = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port))]
         known["statsd.invalid"] = known["127.0.0.1"] = list(address)
         now += statsd.RETRY_S + 1
-        sink.flush()
+        run_steps(sink.flush())
         assert sink._lookup is not None
         sink._lookup.join(60)
-        sink.flush()
+        run_steps(sink.flush())
         assert server.recv(1000) == b"relayd.config.generation:1|g"
         sink.close()
 
