@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from relayd.protocols import _json
@@ -42,14 +43,17 @@ class Observed(NamedTuple):
 class _Patterns:
     """The expressions of one format. JSON text inside a string cannot match them: its quotation marks are escaped."""
 
-    __slots__ = ("any", "finish", "finish_mark", "finish_value", "model", "model_mark", "model_value", "usage",
-                 "usage_mark", "usage_object")  # fmt: skip
+    __slots__ = (
+        "any", "facts", "facts_or_model", "finish", "finish_value", "model", "model_value", "usage", "usage_object",
+    )
 
     def __init__(self, tap: TapFormat) -> None:
         usage, finish, model = (b'"%b"' % key.encode() for key in (tap.usage_key, tap.finish_key, tap.model_key))
         colon = _WHITESPACE + b":" + _WHITESPACE
         values = b"(?:" + b"|".join(value.encode() for value in tap.finish_values) + b')"' if tap.finish_values else b""
-        self.usage_mark, self.finish_mark, self.model_mark = usage, finish, model  # before an expression is tried
+        # Usage or a finish reason with a value. Most pieces of a stream have neither, or have null.
+        self.facts = _with_value(tap.usage_key, tap.finish_key)
+        self.facts_or_model = _with_value(tap.usage_key, tap.finish_key, tap.model_key)
         self.usage = re.compile(usage + colon + (rb"\{" if tap.usage_is_object else b""))
         self.finish = re.compile(finish + colon + b'"' + values)
         self.model = re.compile(model + colon + b'"')
@@ -59,6 +63,12 @@ class _Patterns:
         self.model_value = re.compile(model + colon + _STRING)
         # With `finish_values`, parts of a response have such a member too: a match in a fragment may belong to a part.
         self.finish_value = None if tap.finish_values else re.compile(finish + colon + _STRING)
+
+
+def _with_value(*keys: str) -> re.Pattern[bytes]:
+    """Matches a member with one of these names and a value other than null."""
+    names = b"|".join(key.encode() for key in keys)
+    return re.compile(b'"(?:' + names + b')"' + _WHITESPACE + b":(?!" + _WHITESPACE + b"null)")
 
 
 _patterns = functools.cache(_Patterns)
@@ -107,15 +117,13 @@ class Tap:
             self._is_plain_sse = self._inflater is None and not self._format.is_ndjson
             self._add_frames(data)
 
-    def can_skip(self, data: bytes) -> bool:
-        """Whether `observe` can be skipped for this piece, which follows whole frames: it consists of whole frames
-        without a mark. Most pieces of a stream do."""
-        patterns = self._patterns
-        if not self._is_plain_sse or (not self._model_frames and data.find(patterns.model_mark) >= 0):
-            return False
-        if data.find(patterns.usage_mark) >= 0 or not data.endswith(b"\n\n"):  # `find` is twice as fast as `in`
-            return False
-        return not _has_value(patterns.finish_mark, data)
+    @property
+    def search_facts(self) -> Callable[[bytes], object] | None:
+        """A function that returns None for whole frames which need not be observed, as most frames of a stream. None
+        if all must be."""
+        if not self._is_plain_sse:
+            return None
+        return (self._patterns.facts if self._model_frames else self._patterns.facts_or_model).search
 
     @property
     def observed(self) -> Observed:
@@ -182,9 +190,11 @@ class Tap:
         patterns = self._patterns
         if not self._model_frames and patterns.model.search(frames) is not None:
             self._model_frames = frames
-        if patterns.usage_mark in frames and _matches(patterns.usage, patterns.usage_mark, frames):
+        if patterns.facts.search(frames) is None:
+            return
+        if patterns.usage.search(frames) is not None:
             self._usage_frames = frames
-        if _has_value(patterns.finish_mark, frames) and _matches(patterns.finish, patterns.finish_mark, frames):
+        if patterns.finish.search(frames) is not None:
             self._finish_frames = frames
 
     def _frames_end(self, data: bytes | bytearray, known: int) -> int:
@@ -239,25 +249,6 @@ class Tap:
             return
         merger.add_fragment(self._model_frames)
         merger.add_fragment(bytes(self._buffer))
-
-
-def _has_value(mark: bytes, frames: bytes) -> bool:
-    """Whether the mark occurs with a value other than null."""
-    position = frames.find(mark)
-    if position < 0:
-        return False
-    end = position + len(mark)
-    return not frames.startswith((b":null", b": null"), end) or frames.find(mark, end) >= 0
-
-
-def _matches(expression: re.Pattern[bytes], mark: bytes, frames: bytes) -> bool:
-    """Whether the expression matches at an occurrence of the mark; a null value after the mark is common."""
-    position = frames.find(mark)
-    while position >= 0:
-        if expression.match(frames, position) is not None:
-            return True
-        position = frames.find(mark, position + 1)
-    return False
 
 
 class _FactsMerger:

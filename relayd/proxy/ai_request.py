@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from relayd import clock
 from relayd.errors import ExchangeError
 from relayd.plan.plan import PlannedRoute, Resilience, Target
 from relayd.protocols._json import read_object, write_string
@@ -57,11 +56,11 @@ class AiRequest:
     """Owned by its exchange; created in the phase `select`, and reduced when the response starts."""
 
     __slots__ = (
-        "_adapted", "_answer", "_context", "_continues_stored", "_generated_parts", "_head", "_last_piece",
+        "_adapted", "_answer", "_context", "_continues_stored", "_generated_parts", "_head",
         "_make_context", "_prepared", "_read_error", "_renderer", "_request", "backend_names", "body",
         "content_rendered", "cost_text", "counts_text", "dialect", "failure_rendered", "first_content_s", "form",
-        "images", "is_form", "is_socket", "is_translatable", "json_body", "keepalive", "lists_only", "model",
-        "output_characters", "requests_usage", "sent_model", "stream",
+        "images", "is_form", "is_socket", "is_translatable", "json_body", "keepalive", "last_piece", "lists_only",
+        "model", "output_characters", "requests_usage", "sent_model", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -88,7 +87,7 @@ class AiRequest:
         self._adapted: tuple[Target, ...] = ()
         self._generated_parts: tuple[tuple[int, int, bytes], ...] | None = None  # the edits that remove them
         self._continues_stored: bool | None = None
-        self._last_piece = b""  # of the response, as sent to the client
+        self.last_piece = b""  # of the response, as sent to the client
         self.keepalive: KeepAlive | None = None
         self.lists_only: Callable[[str], bool] | None = None  # of the models of an endpoint's list
         self.cost_text: Callable[[], str] | None = None  # the value of X-Relayd-Cost, if the route tells it
@@ -357,12 +356,6 @@ class AiRequest:
         elif every_s:
             self.keepalive = KeepAlive(every_s)
 
-    def record_delivery(self, data: bytes) -> None:
-        """Note a piece of the response that is sent to the client."""
-        self._last_piece = data
-        if self.first_content_s < 0:
-            self.first_content_s = clock.monotonic()
-
     def in_band_error(
         self, failure: Failure, target: Target, response: ResponseHead | None, request_id: str
     ) -> tuple[bytes, bool] | None:
@@ -378,7 +371,7 @@ class AiRequest:
         if response is not None and not response.media.is_stream:
             return None
         frame = self.dialect.error_frame(failure, request_id)
-        at_boundary = not self._last_piece or self._last_piece.endswith((b"\n\n", b"\r\n\r\n"))
+        at_boundary = not self.last_piece or self.last_piece.endswith((b"\n\n", b"\r\n\r\n"))
         return (frame if at_boundary else b"\n\n" + frame), False
 
     def encode_for(self, target: Target) -> tuple[Request, EncodedRequest]:

@@ -263,8 +263,10 @@ class Attempt:
                     slot.unfinished = True
             if not data:
                 return True
-            if self._ai_request is not None:
-                self._ai_request.record_delivery(data)
+            if (ai_request := self._ai_request) is not None:
+                ai_request.last_piece = data
+                if ai_request.first_content_s < 0:
+                    ai_request.first_content_s = clock.monotonic()
         if not writer.committed:
             self._commit(response)
         return writer.body(data)
@@ -291,8 +293,10 @@ class Attempt:
                 return
             if filter_.unfinished:
                 slot.unfinished = True
-        if self._ai_request is not None and data:
-            self._ai_request.record_delivery(data)
+        if data and (ai_request := self._ai_request) is not None:
+            ai_request.last_piece = data
+            if ai_request.first_content_s < 0:
+                ai_request.first_content_s = clock.monotonic()
         if slot.unfinished:  # the driver calls again
             if data:
                 if not self.writer.committed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import TapFormat
 from relayd.protocols.tap import Tap, observe_body
@@ -11,12 +13,14 @@ from relayd.proxy.filters.filter import Filter
 from relayd.telemetry.outcome import Record
 from relayd.wire.response import ResponseHead
 
+_FRAME_ENDS = (b"\n\n", b"\r\n\r\n")
+
 
 class TapUsage(Filter):
     """A body that arrives in one piece is read at the end; a stream is read as it passes."""
 
     __slots__ = (
-        "_ai_request", "_at_frame_end", "_delimited", "_format", "_length", "_response", "_tail", "_tap", "_whole_body",
+        "_ai_request", "_delimited", "_format", "_length", "_response", "_search_facts", "_tail", "_tap", "_whole_body",
     )
 
     def __init__(self, ai_request: AiRequest, tap_format: TapFormat, response: ResponseHead) -> None:
@@ -27,23 +31,25 @@ class TapUsage(Filter):
         self._length = response.length if not response.coding else None
         # Without a length or chunks, the body ends with the connection: only its content shows if it is complete.
         self._delimited = response.length is not None or response.chunked or not response.media.is_stream
-        self._at_frame_end = False  # all data so far were complete frames
+        # Set while all data so far are whole frames, and some further frames need not be observed.
+        self._search_facts: Callable[[bytes], object] | None = None
         self._tap: Tap | None = None
         self._whole_body = self._tail = b""
 
     def process(self, data: bytes) -> bytes:
         """Tap a piece. Most pieces of a stream are complete frames without any data of interest."""
-        tap = self._tap
-        if self._at_frame_end and tap is not None and tap.can_skip(data):
+        search = self._search_facts
+        if search is not None and search(data) is None and data.endswith(_FRAME_ENDS):
             self._tail = data
             return data
-        self._at_frame_end = data.endswith(b"\n\n")
+        tap = self._tap
         if tap is None:
             if self._length == len(data):
                 self._whole_body = data
                 return data
             tap = self._tap = Tap(self._format, self._response.coding)
         tap.observe(data)
+        self._search_facts = tap.search_facts if data.endswith(_FRAME_ENDS) else None
         self._tail = data if len(data) >= 64 else self._tail[-64:] + data  # the marker may arrive in pieces
         return data
 
