@@ -435,7 +435,7 @@ class Exchange:
                 lease.release(lease.classify(record.code, record.status if self.writer.started else 0))
             if loop is not None and loop.trail:
                 record_trail(record, loop.trail)
-            if record.trace is not None:
+            if record.trace is not None and record.trace.sampled:
                 response = None if self.attempt is None else self.attempt.response
                 record_trace(record.trace, record, response, self.head, ai_request)
             if ai_request is not None:

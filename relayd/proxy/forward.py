@@ -179,8 +179,8 @@ def start_attempt(exchange: Exchange) -> None:
     loop, ai_request = exchange.retry_loop, exchange.ai_request
     assert loop is not None
     exchange.phase = "attempt"
-    if exchange.record.trace is not None:
-        exchange.record.trace.prepared_s = clock.monotonic()
+    if (trace := exchange.record.trace) is not None and trace.sampled:
+        trace.prepared_s = clock.monotonic()
     steps = None if ai_request is None else ai_request.preparation_steps(loop.target)
     if ai_request is None or steps is None or exchange.work(
         steps, partial(send, exchange), deferred=ai_request.is_slow_to_inspect
@@ -217,7 +217,7 @@ def send(exchange: Exchange) -> None:
     record.endpoint = lease.endpoint.label
     wire_target, fields, payload, canonical = message
     if record.trace is not None:
-        fields = trace_attempt(record.trace, fields, head, route, target, lease, translated=canonical is not None)
+        fields = trace_attempt(record, fields, head, route, target, lease, translated=canonical is not None)
     if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
         # With a body it stays plain HTTP: a tunnel has no framing, so the body would be read as the next request.
         exchange.tunnel = exchange.gateway.tunnel(exchange, lease, wire_target, fields)

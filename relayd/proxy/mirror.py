@@ -106,8 +106,8 @@ def start_copy(
         mirror.end()
         return
     wire_target, fields, payload, _ = message_for(exchange, route, target, lease, ai_request, body)
-    if (trace := exchange.record.trace) is not None:
-        fields = with_trace(fields, trace, trace.span_id, exchange.head, route)
+    if exchange.record.trace is not None:
+        fields = with_trace(fields, exchange.record, "", exchange.head, route)
     length = None if payload is None else len(payload)
     if length is not None and length > FREE_BYTES:
         if not buffers.has_capacity(length):

@@ -113,12 +113,13 @@ def accept(exchange: Exchange) -> Step:
     head, record, down = exchange.head, exchange.record, exchange.down
     header_names = exchange.plan.header_names
     request_id = request_id_of(header_names, down, head) if down.trusted else None
+    is_own = request_id is None
     if request_id is None:
         request_id = random.randbytes(16).hex().encode()
     exchange.request_id = exchange.writer.request_id = request_id
     record.id = request_id.decode("latin-1")
     if (sampler := exchange.gateway.tracing.sampler) is not None:
-        begin_trace(record, head, sampler, down.tls)
+        begin_trace(record, head, sampler, tls=down.tls, own_id=is_own)
     record.method, record.host = head.method.decode("latin-1"), head.host.decode("latin-1")
     record.path, record.query = mask_path(head.path.decode("latin-1")), head.query.decode("latin-1")
     if down.trusted:

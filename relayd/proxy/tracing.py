@@ -16,7 +16,7 @@ from relayd.plan.plan import PlannedRoute, Target
 from relayd.proxy.account import more_of
 from relayd.proxy.ai_request import AiRequest
 from relayd.telemetry.outcome import Record
-from relayd.telemetry.trace import AttemptTimes, Sampler, Trace, new_span_id, new_trace_id
+from relayd.telemetry.trace import UNSAMPLED, AttemptTimes, Sampler, Trace, new_span_id, new_trace_id
 from relayd.upstream.lease import Lease
 from relayd.wire.headers import without
 from relayd.wire.http1 import RequestHead
@@ -26,8 +26,11 @@ from relayd.wire.trace_context import FIELDS, parse_traceparent, parse_tracestat
 _TRACE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
 
 
-def begin_trace(record: Record, head: RequestHead, sampler: Sampler, tls: bool) -> None:
-    """Continue the caller's trace, or begin one, and decide if it is sampled."""
+def begin_trace(record: Record, head: RequestHead, sampler: Sampler, *, tls: bool, own_id: bool) -> None:
+    """Continue the caller's trace, or begin one, and decide if it is sampled. `own_id`: relayd made the request id."""
+    if own_id and not sampler.takes(record.id) and head.get(b"traceparent") is None and head.get(b"tracestate") is None:
+        record.trace = UNSAMPLED  # the usual case if few requests are sampled, which costs next to nothing
+        return
     parent = state = None
     if head.get(b"traceparent") is not None:
         parent = parse_traceparent(head.get_all(b"traceparent"))
@@ -42,10 +45,13 @@ def begin_trace(record: Record, head: RequestHead, sampler: Sampler, tls: bool) 
 
 
 def trace_attempt(
-    trace: Trace, fields: list[bytes], head: RequestHead, route: PlannedRoute, target: Target, lease: Lease,
+    record: Record, fields: list[bytes], head: RequestHead, route: PlannedRoute, target: Target, lease: Lease,
     *, translated: bool,
 ) -> list[bytes]:
     """Begin the span of an attempt. Returns the header fields of its request with the trace context."""
+    trace = record.trace
+    if trace is UNSAMPLED or trace is None:
+        return with_unsampled(fields, record, route)
     span_id = new_span_id()
     if trace.sampled:
         prepared_s = trace.prepared_s if translated else -1.0
@@ -54,20 +60,32 @@ def trace_attempt(
             span_id, target.upstream.name, lease.endpoint.label, provider, target.model or "", clock.monotonic(),
             prepared_s,
         ))  # fmt: skip
-    return with_trace(fields, trace, span_id, head, route)
+    return with_trace(fields, record, span_id, head, route)
 
 
 def with_trace(
-    fields: list[bytes], trace: Trace, span_id: str, head: RequestHead, route: PlannedRoute
+    fields: list[bytes], record: Record, span_id: str, head: RequestHead, route: PlannedRoute
 ) -> list[bytes]:
-    """The header fields with the trace context in place of the client's."""
+    """The header fields with the trace context in place of the client's. `span_id` is the parent of the endpoint's
+    span, "" for that of the exchange."""
+    trace = record.trace
+    if trace is UNSAMPLED or trace is None:
+        return with_unsampled(fields, record, route)
     if trace.passes_context or (route.request_edits is not None and b"traceparent" in route.request_edits.remove):
         return fields
     if head.get(b"traceparent") is not None or head.get(b"tracestate") is not None:
         fields = without(fields, FIELDS)
-    fields.append(render_traceparent(trace.id, span_id, trace.flags))
+    fields.append(render_traceparent(trace.id, span_id or trace.span_id, trace.flags))
     if trace.state:
         fields.append(b"tracestate: " + trace.state.encode("ascii"))
+    return fields
+
+
+def with_unsampled(fields: list[bytes], record: Record, route: PlannedRoute) -> list[bytes]:
+    """The header fields with the decision that the trace of this request is not sampled."""
+    if route.request_edits is None or b"traceparent" not in route.request_edits.remove:
+        trace_id = record.id
+        fields.append(f"traceparent: 00-{trace_id}-{trace_id[16:]}-02".encode("ascii"))
     return fields
 
 

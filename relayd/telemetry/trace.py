@@ -28,7 +28,11 @@ class Sampler:
         """True if the exchange with this trace id is traced."""
         if parent is not None and self.follows_parent:
             return parent.sampled
-        return int(trace_id[16:], 16) < round(self.ratio * (1 << _RATIO_BITS))
+        return self.takes(trace_id)
+
+    def takes(self, trace_id: str) -> bool:
+        """True if a trace with this id that begins here is traced."""
+        return self.ratio > 0.0 and int(trace_id[16:], 16) < round(self.ratio * (1 << _RATIO_BITS))
 
 
 @dataclass(slots=True)
@@ -109,3 +113,8 @@ def new_trace_id() -> str:
 def new_span_id() -> str:
     """A random span id."""
     return f"{random.getrandbits(64) or 1:016x}"
+
+
+UNSAMPLED = Trace("", None, "", sampled=False)
+"""The trace of every exchange that begins one and is not sampled, which keeps nothing of it. Its trace id is the id of
+its record, and its span id the end of that."""

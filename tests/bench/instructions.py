@@ -1,6 +1,6 @@
 """Counts the instructions that relayd executes per small POST and per streamed chunk, with callgrind: on a plain route,
-on an AI route that passes (by model, with a key of a consumer, usage tap, JSON log and statsd), and on one whose consumer
-has a rate and a budget besides.
+on the same route with a collector of traces that samples none, on an AI route that passes (by model, with a key of a
+consumer, usage tap, JSON log and statsd), and on one whose consumer has a rate and a budget besides.
 
     python tests/bench/instructions.py [KIND ...] [TREE ...]
 
@@ -41,7 +41,8 @@ main(["run", "-c", sys.argv[2]])
 """
 BODY = b'{"model":"demo","messages":[{"role":"user","content":"Say hello to the bench, please, in one sentence."}]}'
 STREAMED = BODY[:-1] + b',"stream":true,"stream_options":{"include_usage":true}}'
-KINDS = ("post", "chunk", "ai_post", "ai_chunk", "limits_post", "limits_chunk")
+KINDS = ("post", "unsampled_post", "chunk", "ai_post", "ai_chunk", "limits_post", "limits_chunk")
+UNSAMPLED = '  otlp: {endpoint: "http://127.0.0.1:9", sample: 0}\n'
 HEAD = b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nCache-Control: no-cache\r\n"
 WHOLE = HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER.encode())
 BEGINNING = HEAD + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -113,11 +114,11 @@ def count(tree: Path, kind: str) -> int:
     """Instructions per request (kinds with `post`) or per chunk (kinds with `chunk`) of the relayd in this source tree."""
     with tempfile.TemporaryDirectory(prefix="relayd-bench-") as name:
         folder, both, port = Path(name), Both(), free_port()
-        (folder / "relayd.yaml").write_text(
-            RELAYD.format(port=port, folder=folder, upstream=both.port, statsd=9, name="relayd", more="", sharing="")
-            if kind in ("post", "chunk")
-            else ai_config(port, folder, both.port, 9, "relayd", LIMITS if kind.startswith("limits_") else "")
-        )
+        if kind.startswith(("ai_", "limits_")):
+            text = ai_config(port, folder, both.port, 9, "relayd", LIMITS if kind.startswith("limits_") else "")
+        else:
+            text = RELAYD.format(port=port, folder=folder, upstream=both.port, statsd=9, name="relayd", more="", sharing="")
+        (folder / "relayd.yaml").write_text(text + UNSAMPLED if kind.startswith("unsampled_") else text)
         process = subprocess.Popen([
             "valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/callgrind",
             sys.executable, "-c", LAUNCH, str(tree), str(folder / "relayd.yaml"),
@@ -178,7 +179,7 @@ def main() -> int:
         for tree in trees:
             number = count(tree, kind)
             first = first or number
-            sys.stdout.write(f"{kind:8} {number:9,} instructions  {number / first:5.3f}  {tree}\n")
+            sys.stdout.write(f"{kind:14} {number:9,} instructions  {number / first:5.3f}  {tree}\n")
             sys.stdout.flush()
     return 0
 

@@ -1,8 +1,8 @@
 """Delivery of one signal to a collector: a bounded queue, batches, retries with back-off.
 
 1. `add` never waits, and costs no more than an append: items are encoded later, in steps of about a millisecond.
-2. There is at most one request at a time. While the collector is slow or gone, the queue fills, and then new items are
-   dropped and counted.
+2. There is at most one request at a time. While the collector is slow or gone, the queue fills, up to a number of items
+   and of bytes, and then new items are dropped and counted.
 3. A batch is sent again after 429, 502, 503, 504 and after failed connections, until it is GIVE_UP_S old. Every other
    error drops it (OTLP specification, Failures).
 """
@@ -15,7 +15,7 @@ import logging
 import random
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Generic, TypeVar
@@ -28,6 +28,7 @@ LOG = logging.getLogger("relayd.telemetry")
 T = TypeVar("T")
 
 QUEUE = 4096  # items of one signal
+QUEUE_BYTES = 16 * 1024 * 1024  # that the items of one signal hold in memory
 BATCH = 256
 BATCH_BYTES = 512 * 1024
 STEP = 8  # items that are encoded in one step
@@ -55,12 +56,19 @@ class Target:
 
 
 class Delivery(Generic[T]):
-    """The queue of one signal; owned by its sink. `encode` returns an item as JSON, empty to leave it out."""
+    """The queue of one signal; owned by its sink. `encode` returns the pieces of an item as JSON, none to leave it out.
+    `size_of` returns the bytes that an item holds in memory."""
 
-    def __init__(self, target: Target, encode: Callable[[T], str], metrics: Metrics) -> None:
-        self._target, self._encode, self._metrics = target, encode, metrics
+    def __init__(
+        self, target: Target, encode: Callable[[T], Iterable[str]], size_of: Callable[[T], int], metrics: Metrics
+    ) -> None:
+        self._target, self._encode, self._size_of, self._metrics = target, encode, size_of, metrics
         self._outlet: Outlet | None = None
-        self._queue: deque[T] = deque()
+        self._queue: deque[tuple[T, int]] = deque()
+        self._queued_bytes = 0
+        self._item: Iterator[str] | None = None  # an item of which more pieces follow, and the pieces until now
+        self._item_pieces: list[str] = []
+        self._left = 0  # bytes that may be encoded in this step
         self._state = IDLE
         self._body = Body(target.frame, gzip=target.gzip)
         self._count = self._failures = self._attempts = 0
@@ -78,8 +86,10 @@ class Delivery(Generic[T]):
 
     def add(self, item: T) -> None:
         """Queue an item, or drop it if the queue is full."""
-        if len(self._queue) < QUEUE:
-            self._queue.append(item)
+        size_bytes = self._size_of(item)
+        if len(self._queue) < QUEUE and self._queued_bytes + size_bytes <= QUEUE_BYTES:
+            self._queue.append((item, size_bytes))
+            self._queued_bytes += size_bytes
         else:
             self._drop(1)
 
@@ -111,14 +121,25 @@ class Delivery(Generic[T]):
     def _encode_step(self) -> None:
         """Encode a few items; the last step sends the batch."""
         assert self._outlet is not None
-        queue, pieces, size = self._queue, [], 0
-        for _ in range(min(STEP, len(queue))):
-            if piece := self._encoded(queue.popleft()):
-                pieces.append(piece)
-                size += len(piece)
-            if size >= STEP_BYTES:
-                break
-        self._body.add(pieces)
+        queue = self._queue
+        items: list[str] = []
+        self._left = STEP_BYTES
+        for _ in range(STEP):
+            if self._item is None:
+                if not queue or self._left <= 0:
+                    break
+                item, size_bytes = queue.popleft()
+                self._queued_bytes -= size_bytes
+                self._item, self._item_pieces = iter(self._encode(item)), []
+            if not self._finish_item(self._item):
+                self._body.add(items)
+                self._outlet.defer(self._encode_step)
+                return
+            self._item = None
+            if self._item_pieces:
+                items.append("".join(self._item_pieces))
+                self._count += 1
+        self._body.add(items)
         if queue and self._count < BATCH and self._body.size < BATCH_BYTES:
             self._outlet.defer(self._encode_step)
             return
@@ -128,15 +149,19 @@ class Delivery(Generic[T]):
         self._body.end()
         self._send()
 
-    def _encoded(self, item: T) -> str:
+    def _finish_item(self, item: Iterator[str]) -> bool:
+        """Append pieces of an item. Returns False if there may be more, which are for the next step."""
         try:
-            piece = self._encode(item)
+            for piece in item:
+                self._item_pieces.append(piece)
+                self._left -= len(piece)
+                if self._left <= 0:
+                    return False
         except Exception:  # rescue door: one item must not stop those behind it
             LOG.exception("an item of %s cannot be encoded", self._target.signal)
             self._drop(1)
-            return ""
-        self._count += 1
-        return piece
+            self._item_pieces = []
+        return True
 
     def _send(self) -> None:
         assert self._outlet is not None
@@ -167,6 +192,7 @@ class Delivery(Generic[T]):
         if self._finishing and reply.status in RETRYABLE:
             self._drop(len(self._queue))
             self._queue.clear()
+            self._queued_bytes = 0
         else:
             self.flush()
 

@@ -16,7 +16,7 @@ from relayd import __version__
 from relayd.telemetry.metrics import Histogram, Labels, Metrics
 from relayd.telemetry.names import BUCKETS_S, Metric
 from relayd.telemetry.outcome import More, Record
-from relayd.telemetry.trace import AttemptTimes, Trace, new_span_id
+from relayd.telemetry.trace import UNSAMPLED, AttemptTimes, Trace, new_span_id
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 ERROR = 2
@@ -24,6 +24,7 @@ PARENT_KNOWN, PARENT_REMOTE = 0x100, 0x200  # of Span.flags
 CUMULATIVE = 2
 SEVERITIES = ((500, 17, "ERROR"), (400, 13, "WARN"), (0, 9, "INFO"))
 MAX_TEXT = 1024
+RECORD_BYTES, CHILD_BYTES = 2048, 512  # of a record and its trace, and of an attempt
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
 VERSIONS = {10: "1.0", 11: "1.1", 20: "2"}
 
@@ -77,22 +78,27 @@ def nanoseconds(wall_s: float) -> str:
 # ---- spans
 
 
-def spans_of(record: Record) -> str:
-    """The spans of one exchange, as items of a JSON array."""
+def spans_of(record: Record) -> Iterator[str]:
+    """The spans of one exchange, as pieces of items of a JSON array."""
     trace = record.trace
     assert trace is not None
     offset_s = record.started_wall - record.started
-    spans = [exchange_span(record, trace)]
+    yield to_json(exchange_span(record, trace))
     for start_s, end_s in trace.waits:
-        spans.append(span("queue", INTERNAL, trace, new_span_id(), start_s + offset_s, end_s + offset_s, {}))
+        made = span("queue", INTERNAL, trace, new_span_id(), start_s + offset_s, end_s + offset_s, {})
+        yield f",{to_json(made)}"
     for index, attempt in enumerate(trace.attempts):
         if 0 <= attempt.prepared_s <= attempt.start_s:
-            spans.append(span(
-                "translate", INTERNAL, trace, new_span_id(), attempt.prepared_s + offset_s,
-                attempt.start_s + offset_s, {},
-            ))  # fmt: skip
-        spans.append(attempt_span(record, trace, attempt, index, offset_s))
-    return ",".join(map(to_json, spans))
+            start_s, end_s = attempt.prepared_s + offset_s, attempt.start_s + offset_s
+            yield f",{to_json(span('translate', INTERNAL, trace, new_span_id(), start_s, end_s, {}))}"
+        yield f",{to_json(attempt_span(record, trace, attempt, index, offset_s))}"
+
+
+def size_of(record: Record) -> int:
+    """The bytes that a queued record holds in memory, about: its own values, texts of clients, and its attempts."""
+    trace = record.trace
+    texts = len(record.path) + len(record.query) + len(record.host) + len(record.method) + len(record.detail)
+    return RECORD_BYTES + texts + (0 if trace is None else len(trace.state) + CHILD_BYTES * len(trace.attempts))
 
 
 def span(
@@ -234,7 +240,7 @@ def gen_ai_of(record: Record, trace: Trace, attempt: AttemptTimes, *, is_last: b
 # ---- logs
 
 
-def log_record_of(record: Record) -> str:
+def log_record_of(record: Record) -> Iterator[str]:
     """The record of an exchange as a LogRecord."""
     number, severity = next((number, name) for status, number, name in SEVERITIES if record.status >= status)
     time = nanoseconds(record.started_wall + max(0.0, record.total_s))
@@ -245,29 +251,37 @@ def log_record_of(record: Record) -> str:
         "eventName": "relayd.request_completed", "body": {"stringValue": "request_completed"},
         "attributes": attributes_of(attributes),
     }
-    if record.trace is not None:
-        made |= {"traceId": record.trace.id, "spanId": record.trace.span_id, "flags": record.trace.flags}
-    return to_json(made)
+    if (trace := record.trace) is not None:
+        trace_id, span_id = (record.id, record.id[16:]) if trace is UNSAMPLED else (trace.id, trace.span_id)
+        made |= {"traceId": trace_id, "spanId": span_id, "flags": trace.flags}
+    yield to_json(made)
 
 
 # ---- metrics
 
 
-def metric_of(metric: Metric, metrics: Metrics, start: str, now: str) -> str:
-    """The current values of one metric; empty without any. `start` and `now` are times in nanoseconds."""
+def metric_of(metric: Metric, metrics: Metrics, start: str, now: str) -> Iterator[str]:
+    """The current values of one metric in pieces, of a data point each; none without any. `start` and `now` are times
+    in nanoseconds."""
     unit = {"seconds": "s", "bytes": "By"}.get(metric.unit, metric.unit)
     head = {"name": metric.name, "description": metric.doc, **({"unit": unit} if unit else {})}
     times = {"startTimeUnixNano": start, "timeUnixNano": now}
     if metric.kind == "timer":
-        points = list(histogram_points(metric, metrics, times))
-        data: dict[str, object] = {"histogram": {"dataPoints": points, "aggregationTemporality": CUMULATIVE}}
+        points, kind = histogram_points(metric, metrics, times), "histogram"
+        more: dict[str, object] = {"aggregationTemporality": CUMULATIVE}
     elif metric.kind == "counter":
-        points = [number_point(metric, key, value, times) for key, value in metrics.counters(metric)]
-        data = {"sum": {"dataPoints": points, "aggregationTemporality": CUMULATIVE, "isMonotonic": True}}
+        points, kind = (number_point(metric, key, value, times) for key, value in metrics.counters(metric)), "sum"
+        more = {"aggregationTemporality": CUMULATIVE, "isMonotonic": True}
     else:
-        points = [number_point(metric, key, value, {"timeUnixNano": now}) for key, value in metrics.gauges(metric)]
-        data = {"gauge": {"dataPoints": points}}
-    return to_json({**head, **data}) if points else ""
+        times = {"timeUnixNano": now}
+        points, kind = (number_point(metric, key, value, times) for key, value in metrics.gauges(metric)), "gauge"
+        more = {}
+    before = f'{to_json(head)[:-1]},"{kind}":{{"dataPoints":['
+    for point in points:
+        yield before + to_json(point)
+        before = ","
+    if before == ",":
+        yield "]" + "".join(f",{to_json({name: value})[1:-1]}" for name, value in more.items()) + "}}"
 
 
 def number_point(metric: Metric, key: Labels, value: float, times: Mapping[str, str]) -> dict[str, object]:

@@ -9,16 +9,16 @@ the attempt as parent. Without a caller the trace id is the request id (X-Reques
 access log has the trace id as `trace_id`. Sampling follows the caller's decision; without a caller, `sample` is the
 share of trace ids. A route that removes `traceparent` from its requests passes no context on.
 
-Sending never delays an exchange. At most 4096 exchanges wait in memory; while the collector is slow or gone, further
-ones are dropped and counted in `relayd.telemetry.otlp_dropped`. A batch is sent again after 429, 502, 503, 504 and
-connection failures for up to 5 minutes, as Retry-After says or with growing pauses. At a stop relayd sends what it has
-for at most 3 seconds.
+Sending never delays an exchange. At most 4096 exchanges, and 16 MiB of them, wait in memory; while the collector is
+slow or gone, further ones are dropped and counted in `relayd.telemetry.otlp_dropped`. A batch is sent again after 429,
+502, 503, 504 and connection failures for up to 5 minutes, as Retry-After says or with growing pauses. At a stop relayd
+sends what it has for at most 3 seconds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -35,6 +35,7 @@ from relayd.telemetry.sinks._otlp_json import (
     metric_of,
     nanoseconds,
     resource_of,
+    size_of,
     spans_of,
 )
 from relayd.telemetry.trace import Sampler
@@ -136,13 +137,14 @@ class Sink:
 
         self._traces = self._logs = self._points = None
         if options.traces:
-            self._traces = Delivery[Record](target("traces", "resourceSpans", "scopeSpans", "spans"), spans_of, metrics)
+            where = target("traces", "resourceSpans", "scopeSpans", "spans")
+            self._traces = Delivery[Record](where, spans_of, size_of, metrics)
         if options.logs:
             where = target("logs", "resourceLogs", "scopeLogs", "logRecords")
-            self._logs = Delivery[Record](where, log_record_of, metrics)
+            self._logs = Delivery[Record](where, log_record_of, size_of, metrics)
         if options.metrics:
             where = target("metrics", "resourceMetrics", "scopeMetrics", "metrics")
-            self._points = Delivery[Metric](where, self._encode_metric, metrics)
+            self._points = Delivery[Metric](where, self._encode_metric, lambda metric: 0, metrics)
         self._deliveries = [one for one in (self._traces, self._logs, self._points) if one is not None]
         self._metrics_interval_s = float(options.metrics_interval)
         self._next_metrics_s = 0.0
@@ -180,7 +182,7 @@ class Sink:
         for metric in self._metrics.declared:
             points.add(metric)
 
-    def _encode_metric(self, metric: Metric) -> str:
+    def _encode_metric(self, metric: Metric) -> Iterator[str]:
         return metric_of(metric, self._metrics, nanoseconds(self._metrics.started_wall), nanoseconds(clock.wall()))
 
     @property

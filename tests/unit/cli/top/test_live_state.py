@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.protocols.dialect import run_steps
 from relayd.cli.top.live_state import LiveState
 from relayd.server.dashboard_state import difference
 
@@ -32,7 +33,7 @@ def shown(state: LiveState) -> dict[str, Any]:
 def test_a_difference_leads_to_the_new_state(old: dict[str, Any], new: dict[str, Any]) -> None:
     state = whole(old)
     before = state.copy()
-    state.change(json.loads(json.dumps(difference(old, new))))
+    state.change(json.loads(json.dumps(run_steps(difference(old, new)))))
     assert shown(state) == shown(whole(new))
     assert shown(before) == shown(whole(old))  # a copy keeps the state of its time
 

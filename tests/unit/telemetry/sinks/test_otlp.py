@@ -19,13 +19,23 @@ from relayd.telemetry.metrics import Metrics
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.outlet import Outlet, Reply
 from relayd.telemetry.sink import RecordSink, declared
-from relayd.telemetry.sinks._otlp_delivery import BATCH, GIVE_UP_S, QUEUE, STEP, partial_success, retry_after_s
+from relayd.telemetry.sinks._otlp_delivery import (
+    BATCH,
+    GIVE_UP_S,
+    QUEUE,
+    QUEUE_BYTES,
+    STEP,
+    partial_success,
+    retry_after_s,
+)
 from relayd.telemetry.sinks._otlp_json import MAX_TEXT
 from relayd.telemetry.sinks.otlp import Options, Sink
 from relayd.telemetry.trace import MAX_CHILDREN, AttemptTimes, Sampler, Trace
 from relayd.usage import Usage
 from relayd.wire.trace_context import TraceParent
+from tests.aids.steps import MOST_UNITS, timed, unit_s
 from tests.functional.harness.collector import attributes, validate
+from tests.unit.telemetry.record import record as counted
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -162,6 +172,45 @@ def test_a_full_queue_drops_and_counts() -> None:
     assert world.count("dropped") == 7
     world.run()
     assert len(world.spans()) == BATCH and not world.sink.is_idle
+
+
+def test_a_queue_of_large_records_is_bounded_by_their_bytes() -> None:
+    world = World(logs=True)
+    for _ in range(QUEUE):
+        world.sink.record(record("/" + "x" * 60_000))
+    for signal in ("traces", "logs"):
+        dropped = world.metrics.value("relayd.telemetry.otlp_dropped", signal=signal)
+        kept = QUEUE - dropped
+        assert kept * 60_000 < QUEUE_BYTES < (kept + 2) * 65_000
+    sent = 0
+    while not world.sink.is_idle:
+        world.run()
+        sent += len(world.posts)
+        while world.posts:
+            done = world.posts.pop()[3]
+            done(Reply(200, b"", "", ""))
+            while world.steps:
+                world.steps.pop(0)()
+    before = world.count("dropped")
+    world.sink.record(record("/" + "x" * 60_000))
+    assert sent and world.count("dropped") == before, "what has been sent frees its bytes"
+
+
+def test_a_metric_of_many_series_is_encoded_in_several_steps() -> None:
+    world = World(traces=False, metrics=True)
+    for number in range(900):
+        world.metrics.count_exchange(counted(route=f"route-{number}", upstream="up"))
+    world.sink.flush()
+    longest, steps = 0.0, 0
+    while world.steps:
+        _, took_s = timed(world.steps.pop(0))
+        longest, steps = max(longest, took_s), steps + 1
+    assert steps > 20 and longest < MOST_UNITS * unit_s()
+    (_, _, body, _) = world.posts[-1]
+    validate("/v1/metrics", body)
+    found = json.loads(body)["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
+    (totals,) = (one for one in found if one["name"] == "relayd.proxy.total")
+    assert len(totals["histogram"]["dataPoints"]) == 900 and totals["histogram"]["aggregationTemporality"] == 2
 
 
 def test_one_step_encodes_few_items_and_one_request_is_under_way() -> None:
