@@ -43,6 +43,9 @@ SENDING, FORWARDING, READING_ERROR, ENDED = range(4)
 class AttemptOwner(BodyOwner, Protocol):
     """The creator of the attempt, which receives its result."""
 
+    def relocate(self, head: ResponseHead, attempt: Attempt) -> None:
+        """An interim response arrived; the owner may rewrite its URLs."""
+
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
         """The response is about to be committed. The owner may add fields to its head."""
 
@@ -122,8 +125,8 @@ class Attempt:
         if body.memory is not None:
             body.recount(slot)
         if slot.interim:
-            interim, slot.interim = slot.interim, []
-            self.writer.interim(interim)
+            self._forward_interim(slot.interim)
+            slot.interim = []
         if response is None:
             return
         if self._state == SENDING and not self._on_response_head(slot, response):
@@ -137,6 +140,11 @@ class Attempt:
                 slot.hold = True
         if self._upload_abandoned and self.slot is slot:
             self._finish_without_upload(slot, response)
+
+    def _forward_interim(self, heads: list[ResponseHead]) -> None:
+        for head in heads:
+            self._owner.relocate(head, self)
+        self.writer.interim(heads)
 
     def abandon_upload(self) -> bool:
         """The client will not complete the request body, but the response has started. libcurl would wait for the body
@@ -168,8 +176,8 @@ class Attempt:
             self._on_transfer_failure(slot, errno, message)
             return
         if slot.interim:
-            interim, slot.interim = slot.interim, []
-            self.writer.interim(interim)
+            self._forward_interim(slot.interim)
+            slot.interim = []
         if self._state == SENDING and not self._on_response_head(slot, response):
             return
         if self._state == READING_ERROR:

@@ -465,10 +465,15 @@ class Exchange:
 
     # ---- fields of the response
 
-    def annotate_head(self, head: ResponseHead, attempt: Attempt | None) -> None:
-        """Rewrite Location for the client; add the fields on queue and attempts if the route enables them."""
-        if head.has_location and self.route is not None and attempt is not None:
+    def relocate(self, head: ResponseHead, attempt: Attempt) -> None:
+        """Rewrite the endpoint's own URLs in fields such as Location for the client."""
+        if head.has_location and self.route is not None:
             relocate(head, self.head.path, self.route, attempt.target.upstream.spec, attempt.lease.endpoint)
+
+    def annotate_head(self, head: ResponseHead, attempt: Attempt | None) -> None:
+        """Rewrite URLs for the client; add the fields on queue and attempts if the route enables them."""
+        if attempt is not None:
+            self.relocate(head, attempt)
         if self.client_session is not None:
             self.client_session.annotate(head, self.record, None if attempt is None else attempt.lease)
         if self.charge is not None:
@@ -480,15 +485,6 @@ class Exchange:
         if resilience is not None and resilience.tells_attempts and loop is not None:
             trail = loop.trail if attempt is None else [*loop.trail, f"{attempt.lease.endpoint.label} {head.status}"]
             head.keep.append(f"X-Relayd-Attempts: {', '.join(trail)}\r\n".encode("latin-1", "replace"))
-
-    def record_wait(self) -> None:
-        """Add the time in a queue to the record."""
-        if self.waiting_since_s >= 0:
-            now_s = clock.monotonic()
-            self.record.queue_s += now_s - self.waiting_since_s
-            if self.record.trace is not None:
-                self.record.trace.add_wait(self.waiting_since_s, now_s)
-            self.waiting_since_s = -1.0
 
     def queue_fields(self) -> list[tuple[str, str]]:
         """X-Relayd-Queue, a dictionary of RFC 9651; empty without a queue or if the route does not enable it."""

@@ -23,6 +23,7 @@ from relayd.proxy.ai_request import failure_answer, refused_answer
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.message import message_for
+from relayd.proxy.queue_time import record_wait
 from relayd.proxy.reserve import reserve_upstream
 from relayd.proxy.retry_loop import RESENDS, AttemptResult, Deliver, Retry, RetryLoop
 from relayd.proxy.tracing import trace_attempt
@@ -120,7 +121,7 @@ def deadline_s(exchange: Exchange) -> float | None:
 
 def on_permit_granted(exchange: Exchange, ticket: Ticket) -> None:
     """A queued exchange has got its permit."""
-    exchange.record_wait()
+    record_wait(exchange)
     continue_with(exchange, continue_after_permit)
 
 
@@ -132,7 +133,7 @@ def continue_after_permit(exchange: Exchange) -> None:
 
 def on_permit_refused(exchange: Exchange, ticket: Ticket, reason: str, retry_after_s: float) -> None:
     """A queued exchange timed out, or was evicted for a request of higher priority."""
-    exchange.record_wait()
+    record_wait(exchange)
     continue_with(exchange, lambda exchange: handle_no_permit(exchange, reason, retry_after_s))
 
 

@@ -21,7 +21,11 @@ from relayd.wire.response import ResponseHead
 
 _URL = re.compile(rb"(?:(https?):)?//([^/?#\\@]+)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _REFRESH = re.compile(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)([\"']?)([^\"']*)\2", re.IGNORECASE)
-_FIELDS = (b"location", b"content-location", b"refresh")
+# Link (RFC 8288 3): targets, the parameter anchor, and other quoted texts, in which `<` and `,` mean nothing.
+_LINK = re.compile(
+    rb"<([^<>]*)>|;[ \t]*anchor[ \t]*=[ \t]*\"([^\"\\]*)\"|\"(?:[^\"\\]|\\.)*(?:\"|\Z)", re.IGNORECASE | re.DOTALL
+)
+_FIELDS = (b"location", b"content-location", b"refresh", b"link")
 
 
 def relocate(
@@ -37,6 +41,8 @@ def relocate(
 def _line(line: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes:
     name, _, value = line.partition(b":")
     value = value.strip()
+    if name.strip().lower() == b"link":
+        return b"%b: %b\r\n" % (name, _link(value, request_path, route, endpoint))
     before, quote, url = b"", b"", value
     if name.strip().lower() == b"refresh":
         match = _REFRESH.fullmatch(value)
@@ -45,6 +51,21 @@ def _line(line: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpo
         before, quote, url = match.groups()
     reference = _client_reference(url, request_path, route, endpoint)
     return line if reference is None else b"%b: %b%b%b%b\r\n" % (name, before, quote, reference, quote)
+
+
+def _link(value: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes:
+    """The value of Link with the client's references."""
+
+    def replaced(match: re.Match[bytes]) -> bytes:
+        group = 1 if match[1] is not None else 2
+        url = match[group]
+        reference = None if url is None else _client_reference(url.strip(), request_path, route, endpoint)
+        if reference is None:
+            return match[0]
+        start, end = match.start(group) - match.start(), match.end(group) - match.start()
+        return match[0][:start] + reference + match[0][end:]
+
+    return _LINK.sub(replaced, value)
 
 
 def _client_reference(url: bytes, request_path: bytes, route: PlannedRoute, endpoint: Endpoint) -> bytes | None:

@@ -155,6 +155,9 @@ class Mirror:
         else:
             self.schedule_check()
 
+    def relocate(self, head: ResponseHead, attempt: Attempt) -> None:
+        """The response is discarded."""
+
     def attempt_begins_response(self, attempt: Attempt, head: ResponseHead) -> None:
         """The response is discarded."""
 

@@ -24,6 +24,7 @@ from relayd.money import amount_text
 from relayd.plan.plan import Target
 from relayd.proxy.charge import Charge, estimate_of
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.queue_time import record_wait
 from relayd.proxy.rate_fields import rate_lines
 from relayd.proxy.respond import WAIT, Wait
 from relayd.proxy.shared_reserve import ask, is_asking, pop_decision
@@ -224,7 +225,7 @@ def leave_queue(exchange: Exchange) -> None:
     charge.stop_timer()
     queue, charge.queue = charge.queue, None
     exchange.cancel_timer = None
-    exchange.record_wait()
+    record_wait(exchange)
     queue.leave(exchange)
 
 

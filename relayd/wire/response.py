@@ -25,7 +25,8 @@ _REPAIRS = (
 
 PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE, HOUSE, MEDIA, ENCODED, TRAILER, LOCATED = range(11)
 _NAMED = {b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION, b"upgrade": UPGRADE,
-          b"trailer": TRAILER, b"location": LOCATED, b"content-location": LOCATED, b"refresh": LOCATED,
+          b"trailer": TRAILER,
+          b"location": LOCATED, b"content-location": LOCATED, b"refresh": LOCATED, b"link": LOCATED,
           b"x-request-id": HOUSE, b"x-process-time": HOUSE, b"x-proxy-by": HOUSE,
           b"content-type": MEDIA, b"content-encoding": ENCODED}
 
@@ -86,8 +87,8 @@ class ResponseHead:
     `has_relayd_fields` is true if the upstream sent a field that relayd writes too. `type_line` and `coding_line` are
     the lines of Content-Type and Content-Encoding in `keep`, empty if absent. `length` is the declared length, None if
     absent or overridden by a transfer coding. `upgrade` and `trailer` are the values of these fields, which are
-    forwarded only where they apply; None if absent. `has_location` is true if a field contains a URL (Location,
-    Content-Location, Refresh).
+    forwarded only where they apply; None if absent. `has_location` is true if a field may contain a URL of the endpoint
+    (Location, Content-Location, Refresh, Link).
     """
 
     __slots__ = (

@@ -78,10 +78,20 @@ def test_what_names_another_place_or_none_that_the_route_reaches_stays(relay: Re
 @pytest.mark.parametrize(("name", "value", "wanted", "status"), [
     ("Location", "http://OWN/made/1", "/app/made/1", b"201 Created"), ("Content-Location", "http://OWN/y.en", "/app/y.en", b"200 OK"),
     ("Refresh", "5; url=http://OWN/y", "5; url=/app/y", b"200 OK"), ("Refresh", "0;URL='http://OWN/y'", "0;URL='/app/y'", b"200 OK"), ("Refresh", "30", "30", b"200 OK"),
+    ("Link", "<http://OWN/y?page=2>; rel=next, <http://OWN/y>; rel=first; title=\"a, <http://OWN/t>\"", "</app/y?page=2>; rel=next, </app/y>; rel=first; title=\"a, <http://OWN/t>\"", b"200 OK"),
     ("X-Place", "http://OWN/y", "http://OWN/y", b"200 OK"),
 ])
 def test_other_fields_and_statuses_that_name_a_place(relay: Relay, upstream: Upstream, name: str, value: str, wanted: str, status: bytes) -> None:
     assert seen(relay, upstream, "/app/x", value, name, status=status) == wanted
+
+
+def test_early_hints_too(relay: Relay, upstream: Upstream) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: <http://127.0.0.1:%d/s.css>; rel=preload\r\n\r\n" % upstream.port
+    upstream.script = saying(hint + answer(b"x"))
+    with relay.client() as client:
+        client.send(request(b"/app/x"))
+        (interim,) = client.head_of_answer().interim
+        assert interim.status == 103 and interim.get("link") == b"</app/s.css>; rel=preload"
 
 
 def test_the_answer_to_a_refused_upgrade_too(relay: Relay, upstream: Upstream) -> None:

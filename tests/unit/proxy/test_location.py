@@ -44,6 +44,14 @@ def seen(route: str, asked: str, line: str) -> str:
     ("app", "/app/x", "Location: http://origin.example:9001/y", "Location: /app/y"),
     ("based", "/b/x", "Location: http://origin.example:9001/base/y", "Location: /b/y"),
     ("secure", "/secure", "Location: https://origin.example/y", "Location: /y"),
+    ("app", "/app/x", "Link: <http://origin.example:9001/p?page=2>; rel=\"next\"", "Link: </app/p?page=2>; rel=\"next\""),
+    ("all", "/x", "link: <http://origin.example:9001/a>; rel=prev,<//origin.example:9001/b>;rel=next , </c>; rel=up",
+     "link: </a>; rel=prev,</b>;rel=next , </c>; rel=up"),
+    ("all", "/x", "Link: <http://other.example/a>; title=\"x, <http://origin.example:9001/t>\", <http://origin.example:9001/b>; rel=b",
+     "Link: <http://other.example/a>; title=\"x, <http://origin.example:9001/t>\", </b>; rel=b"),
+    ("all", "/x", "Link: <http://origin.example:9001/a>; title=\"a \\\" <http://origin.example:9001/t>\"; Anchor = \"http://origin.example:9001/x#y\"",
+     "Link: </a>; title=\"a \\\" <http://origin.example:9001/t>\"; Anchor = \"/x#y\""),
+    ("all", "/x", "Link: <http://origin.example:9001/a>; title=\"open <http://origin.example:9001/b>", "Link: </a>; title=\"open <http://origin.example:9001/b>"),
 ])  # fmt: skip
 def test_the_endpoints_own_address_becomes_a_path_of_the_route(route: str, asked: str, line: str, wanted: str) -> None:
     assert seen(route, asked, line) == wanted
@@ -52,7 +60,9 @@ def test_the_endpoints_own_address_becomes_a_path_of_the_route(route: str, asked
 @pytest.mark.parametrize(("route", "line"), [
     ("all", "Location: http://other.example/y"), ("all", "Location: http://origin.example:9002/y"), ("all", "Location: /y"),
     ("all", "Location: http://origin.example/y"), ("all", "Location: http://origin.example:9001/a/../../y"),
-    ("all", "Refresh: soon"), ("all", "X-Location: http://origin.example:9001/y"),
+    ("all", "Refresh: soon"), ("all", "Link: <http://origin.example:9001/a"), ("all", "Link: http://origin.example:9001/a"),
+    ("all", "Link: <http://other.example/y>; anchor=\"http://other.example/z\""), ("all", "Link: <>"), ("untouched", "Link: <http://origin.example:9001/y>"),
+    ("all", "Link: </a>; rel=\"http://origin.example:9001/rels/next\""), ("all", "X-Location: http://origin.example:9001/y"),
     ("based", "Location: http://origin.example:9001/elsewhere"), ("based", "Location: http://origin.example:9001/bases"),
     ("regex", "Location: http://origin.example:9001/number/2"), ("untouched", "Location: http://origin.example:9001/y"),
     ("secure", "Location: http://origin.example/y"),

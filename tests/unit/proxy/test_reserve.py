@@ -14,6 +14,7 @@ import pytest
 from relayd.errors import ExchangeError
 from relayd.limits.counter import Counter
 from relayd.limits.prices import Prices, price
+from relayd.protocols.dialect import run_steps
 from relayd.proxy.rate_fields import allowances
 from tests.aids.turns import turned
 from tests.unit.proxy.harness import Harness, Side, get, post, running, status_of, until
@@ -65,7 +66,7 @@ class Observer(list[str]):
 
 
 def used(harness: Harness) -> dict[str, int]:
-    return {one.rule.measure: one.window.used for one in harness.gateway.ledger.counters()}
+    return {one.rule.measure: one.window.used for one in run_steps(harness.gateway.ledger.counters())}
 
 
 async def test_a_request_without_room_is_429_and_reaches_no_endpoint(tmp_path: Path) -> None:
@@ -286,7 +287,7 @@ async def test_requests_wait_for_room_in_their_order(tmp_path: Path) -> None:
         assert [one.phase for one in harness.gateway.exchanges] == ["queue"]
         third.reset()
         await harness.accounted(3)
-        (counter,) = harness.gateway.ledger.counters()
+        (counter,) = run_steps(harness.gateway.ledger.counters())
         assert (counter.window.used, counter.window.held, len(counter.window.queue or ())) == (1, 0, 0)
 
 
@@ -325,7 +326,7 @@ async def test_a_plain_route_has_rates_too(tmp_path: Path) -> None:
     whole = 'upstreams: {a: {endpoints: ["http://127.0.0.1:PORT"]}}\nroutes: [{name: r, upstream: a, rates: [{requests: 1, per: 1m, each: client}]}]\n'
     async with running(tmp_path, whole=whole) as harness:
         assert [status_of((await harness.ask(get()))[0]) for _ in range(2)] == [200, 429]
-        assert [one.value for one in harness.gateway.ledger.counters()] == ["127.0.0.1"]
+        assert [one.value for one in run_steps(harness.gateway.ledger.counters())] == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -334,7 +335,7 @@ async def test_of_each_kind_the_counter_with_the_smallest_share_left_is_told(tmp
     async with serving(tmp_path, f"rates: [{', '.join(limits)}]") as harness:
         await harness.ask(chat())
         ledger = harness.gateway.ledger
-        (found,) = allowances(ledger.counters(), ledger.now())
+        (found,) = allowances(run_steps(ledger.counters()), ledger.now())
         assert (found.kind, found.limit, found.remaining, found.span_s) == ("requests", 10, 9, 60)
 
 

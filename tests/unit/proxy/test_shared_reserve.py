@@ -13,6 +13,7 @@ import pytest
 
 from relayd.limits.shared_ledger import SharedLedger
 from relayd.limits.shared_scripts import Script
+from relayd.protocols.dialect import run_steps
 from tests.aids.redis_connection import RedisConnection
 from tests.functional.harness.redis import PROGRAM, Redis
 from tests.unit.limits.shared_rig import Line
@@ -68,7 +69,7 @@ async def settled(harness: Harness) -> dict[str, tuple[int, int]]:
     shared = harness.gateway.shared
     assert shared is not None
     await until(lambda: shared.is_settled)
-    return {one.rule.measure: (one.window.used, one.window.held) for one in harness.gateway.ledger.counters()}
+    return {one.rule.measure: (one.window.used, one.window.held) for one in run_steps(harness.gateway.ledger.counters())}
 
 
 async def test_a_request_is_decided_by_one_call_and_settled_after_its_response(
