@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.protocols.dialect import run_steps
 from relayd.cli.top.live_state import LiveState
+from relayd.protocols.dialect import run_steps
 from relayd.server.dashboard_state import difference
 
 COLUMNS = {"streams": ["started", "model"], "process": ["value"], "history": ["requests"]}
