@@ -181,7 +181,14 @@ class SharedCalls:
     """The calls of one instance, which has a random name."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.instance = server, secrets.token_hex(8)
+        self.instance = secrets.token_hex(8)
+        self.move(server)
+
+    def move(self, server: Server) -> None:
+        """Call this server from now on."""
+        self.server = server
+        self._own_open_key = server.key("rates", "open", self.instance)
+        self._window_prefix = server.key("rates", "window", "")
 
     def reserve(
         self, demands: Sequence[tuple[Counter, int]], number: int, expires_ms: int, on_answer: OnAnswer
@@ -226,7 +233,7 @@ class SharedCalls:
         return self.server.key("rates", "master")
 
     def _open_key(self, instance: str = "") -> str:
-        return self.server.key("rates", "open", instance or self.instance)
+        return self.server.key("rates", "open", instance) if instance else self._own_open_key
 
     def _window_key(self, counter: Counter) -> str:
-        return self.server.key("rates", "window", name_of(counter.window.key))
+        return self._window_prefix + name_of(counter.window.key)

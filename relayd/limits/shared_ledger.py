@@ -274,7 +274,8 @@ class SharedLedger:
     def move(self, server: Server) -> None:
         """Count in another server from now on. What is not acknowledged yet is sent there; requests wait for the first
         connection, as after a start."""
-        self._server = self._calls.server = server
+        self._server = server
+        self._calls.move(server)
         self._starts_until_s = self._now_s() + START_S
         self._unsent.forget_acknowledged()
         self.stop_sharing()

@@ -76,8 +76,8 @@ class Link(asyncio.Protocol):
     """An open connection, or one that is being opened: operations are queued until `open`."""
 
     __slots__ = (
-        "_flush_due", "_loop", "_on_end", "_on_reply", "_parser", "_queue", "_release", "_sent", "_timer", "_transport",
-        "ended", "retiring",
+        "_flush_due", "_loop", "_on_end", "_on_reply", "_parser", "_queue", "_release", "_sent", "_timer",
+        "_timer_deadline_s", "_transport", "ended", "retiring",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,7 @@ class Link(asyncio.Protocol):
         self._release: Callable[[], None] = lambda: None
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_deadline_s = 0.0
         self.ended = self.retiring = False
 
     def open(self, transport: asyncio.Transport, release: Callable[[], None]) -> None:
@@ -115,12 +116,11 @@ class Link(asyncio.Protocol):
         if not self._flush_due and self._transport is not None:
             self._flush_due = True
             self._loop.call_soon(self.flush)
-        due_s = self._loop_time(operation.deadline_s)
-        if self._timer is not None and self._timer.when() > due_s:  # of the probe, which may take longer
+        if self._timer is not None and self._timer_deadline_s <= operation.deadline_s:
+            return
+        if self._timer is not None:  # of the probe, which may take longer
             self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(due_s, self._on_deadline)
+        self._set_timer(operation.deadline_s)
 
     def retire(self) -> None:
         """Take no further operations, and close after the last reply."""
@@ -184,8 +184,9 @@ class Link(asyncio.Protocol):
 
     # ---- deadlines
 
-    def _loop_time(self, deadline_s: float) -> float:
-        return self._loop.time() + max(0.0, deadline_s - clock.monotonic())
+    def _set_timer(self, deadline_s: float) -> None:
+        due_s = self._loop.time() + max(0.0, deadline_s - clock.monotonic())
+        self._timer, self._timer_deadline_s = self._loop.call_at(due_s, self._on_deadline), deadline_s
 
     def _oldest_deadline_s(self) -> float | None:
         if self._sent:
@@ -200,7 +201,7 @@ class Link(asyncio.Protocol):
         if self.ended or deadline_s is None:
             return
         if deadline_s > clock.monotonic():
-            self._timer = self._loop.call_at(self._loop_time(deadline_s), self._on_deadline)
+            self._set_timer(deadline_s)
         else:
             self._loop.call_soon(self._loop.call_soon, self._end_if_late)
 
@@ -209,6 +210,6 @@ class Link(asyncio.Protocol):
         if self.ended or deadline_s is None or self._timer is not None:
             return
         if deadline_s > clock.monotonic():
-            self._timer = self._loop.call_at(self._loop_time(deadline_s), self._on_deadline)
+            self._set_timer(deadline_s)
         else:
             self.end(RedisFailure("timeout", "Redis has not replied in time"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import random
@@ -37,6 +38,7 @@ MOST_REDIRECTIONS = 5
 REDIRECTION_DELAY_S = 0.02
 PROBE_TTL_MS = 60_000
 HEARTBEAT_S = 3.0
+KEYS_OF_KNOWN = 4  # at most, of a call whose encoded head is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,6 @@ class RedisServer:
         self._links: set[Link] = set()
         self._main: Node | None = None
         self._slots: list[tuple[int, int, Address]] = []
-        self._heads: dict[tuple[str, int], bytes] = {}
         self._waiting = self._waiting_bytes = 0
         self._closed = False
         self._tag = "{" + settings.prefix + "}"
@@ -106,11 +107,9 @@ class RedisServer:
         """Run a script with keys of one slot. `bulk`: its arguments or its reply may be large."""
         if self._is_refused(on_done):
             return
-        head = self._heads.get((script.sha1, len(keys)))
-        if head is None:
-            head = self._heads[script.sha1, len(keys)] = encode_arguments(("EVALSHA", script.sha1, len(keys)))[1]
-        count, body = encode_arguments((*keys, *args))
-        payload = b"*%d\r\n%b%b" % (count + 3, head, body)
+        head = (_known_head if len(keys) <= KEYS_OF_KNOWN else _head_of)(script.sha1, *keys)
+        count, body = encode_arguments(args)
+        payload = b"*%d\r\n%b%b" % (3 + len(keys) + count, head, body)
 
         def repeat() -> bytes:
             return encode_command(("EVAL", script.text, len(keys), *keys, *args))
@@ -397,6 +396,14 @@ class RedisServer:
         if isinstance(result, RedisFailure):
             raise result
         return result
+
+
+def _head_of(sha1: str, *keys: str) -> bytes:
+    """The arguments of a call of a script before its own ones."""
+    return encode_arguments(("EVALSHA", sha1, len(keys), *keys))[1]
+
+
+_known_head = functools.lru_cache(maxsize=1024)(_head_of)  # the same keys are used again and again
 
 
 def _ignore(result: Any) -> None:

@@ -39,12 +39,13 @@ class _Incomplete(Exception):
 def encode_arguments(arguments: Iterable[str | int | bytes]) -> tuple[int, bytes]:
     """The number of arguments, and the arguments as RESP2 writes them, without the head of a command."""
     pieces: list[bytes] = []
-    count = 0
     for argument in arguments:
-        raw = argument if argument.__class__ is bytes else str(argument).encode("utf-8", "surrogatepass")
+        if argument.__class__ is int:
+            raw = b"%d" % argument
+        else:
+            raw = argument if isinstance(argument, bytes) else str(argument).encode("utf-8", "surrogatepass")
         pieces.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-        count += 1
-    return count, b"".join(pieces)
+    return len(pieces), b"".join(pieces)
 
 
 def encode_command(arguments: Iterable[str | int | bytes]) -> bytes:
@@ -113,6 +114,13 @@ def _parse(data: bytearray, at: int, depth: int) -> tuple[Any, int]:
         return None, at
     items: list[Any] = []
     for _ in range(count):
-        item, at = _parse(data, at, depth + 1)
-        items.append(item)
+        if data[at : at + 1] == b":":  # most items of scripts are integers
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                raise _Incomplete(len(data) + 1)
+            items.append(int(data[at + 1 : end]))
+            at = end + 2
+        else:
+            item, at = _parse(data, at, depth + 1)
+            items.append(item)
     return items, at
