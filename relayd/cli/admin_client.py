@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from relayd.cli.config_file import add_config_option, config_file
 from relayd.daemon import admin_socket_path
 
-UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0}
+UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Unreachable(Exception):
@@ -50,8 +50,8 @@ def add_socket_options(parser: argparse.ArgumentParser) -> None:
 
 
 def seconds(text: str) -> float:
-    """Parse a duration argument: `20s`, `500ms`, `1m` or plain seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|)", text)
+    """Parse a duration argument: `20s`, `500ms`, `1m`, `2h` or plain seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write for example 20s")
     return float(found[1]) * UNITS[found[2]]

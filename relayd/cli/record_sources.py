@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from relayd.cli.admin_client import UnixConnection, Unreachable, socket_paths
-from relayd.cli.record_filter import Record
+from relayd.telemetry.record_filter import JsonRecord
 
 RECORDS = "/records"
 CONNECT_S = 5.0
@@ -29,7 +29,7 @@ Pause = Callable[[float], object]
 Notify = Callable[[str], object]
 
 
-def from_socket(arguments: argparse.Namespace, notify: Notify, pause: Pause) -> Iterator[Record]:
+def from_socket(arguments: argparse.Namespace, notify: Notify, pause: Pause) -> Iterator[JsonRecord]:
     """The records of the running relayd, also of its successors. Raises Unreachable if none runs at the start.
 
     `notify` gets messages: that records were dropped because this reader is slow, that the stream was interrupted.
@@ -57,7 +57,7 @@ class RecordStream:
     def __init__(self, connection: UnixConnection, response: http.client.HTTPResponse) -> None:
         self._connection, self._response = connection, response
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[JsonRecord]:
         """Every line, until the stream ends or breaks."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             while line := self._response.readline(LONGEST_LINE):
@@ -92,7 +92,7 @@ def connect(arguments: argparse.Namespace) -> RecordStream:
     raise Unreachable("; ".join(failures))
 
 
-def parsed(line: bytes | str) -> Record | None:
+def parsed(line: bytes | str) -> JsonRecord | None:
     """A line of JSON as a record; None for anything else."""
     try:
         record = json.loads(line)
@@ -101,7 +101,7 @@ def parsed(line: bytes | str) -> Record | None:
     return record if isinstance(record, dict) else None
 
 
-def from_file(path: str, pause: Pause, *, follow: bool) -> Iterator[Record]:
+def from_file(path: str, pause: Pause, *, follow: bool) -> Iterator[JsonRecord]:
     """The records of an access log with JSON lines. With `follow` only new ones, also after a rotation or truncation.
 
     Raises OSError if the file cannot be opened.
@@ -142,7 +142,7 @@ def _reopened(path: str, descriptor: int, position: int) -> int:
         return -1
 
 
-def from_journal(unit: str) -> Iterator[Record]:
+def from_journal(unit: str) -> Iterator[JsonRecord]:
     """The records that a service writes into the journal, in native fields or as JSON. Raises OSError."""
     command = ["journalctl", "-u", unit, "-f", "-n", "0", "-o", "json", "--all"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
@@ -156,7 +156,7 @@ def from_journal(unit: str) -> Iterator[Record]:
             process.terminate()
 
 
-def record_of(entry: Record) -> Record | None:
+def record_of(entry: JsonRecord) -> JsonRecord | None:
     """The access record of a journal entry; None if it is another message."""
     if entry.get("RELAYD_EVENT") != EVENT:
         message = entry.get("MESSAGE")

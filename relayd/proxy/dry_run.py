@@ -27,6 +27,7 @@ from relayd.proxy.application import Application, Handler, LocalRequest, Respond
 from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.downstream import Downstream, NullDownstream
 from relayd.proxy.exchange import Exchange
+from relayd.proxy.ports import AttemptObserver
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.proxy.response_writer import NullWriter
 from relayd.proxy.upgrade import Tunnel
@@ -144,6 +145,8 @@ class _Gateway:
         self.challenge_response: Callable[[bytes], bytes | None] | None = None
         self.record: Record | None = None
         self.tracing = Tracing()
+        self.observer: AttemptObserver | None = None
+        self.begin: Callable[[Exchange], None] = pipeline.run
         self._due: list[Callable[[], None]] = []
 
     def run_due(self) -> None:

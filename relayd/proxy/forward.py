@@ -221,6 +221,8 @@ def send(exchange: Exchange) -> None:
         fields = trace_attempt(record, fields, head, route, target, lease, translated=canonical is not None)
     if head.upgrade is not None and route.upgrade and not (head.chunked or head.length):
         # With a body it stays plain HTTP: a tunnel has no framing, so the body would be read as the next request.
+        if exchange.gateway.observer is not None:
+            exchange.gateway.observer.note_tunnel(exchange, lease, wire_target, fields)
         exchange.tunnel = exchange.gateway.tunnel(exchange, lease, wire_target, fields)
         return
     if body.memory is not None:
@@ -241,7 +243,9 @@ def send(exchange: Exchange) -> None:
         route.pass_client_key, route.keepalive_s if ai_request is None or ai_request.keepalive is None else 0.0,
     )
     exchange.lease = None
-    attempt.start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
+    observer = exchange.gateway.observer
+    start = attempt.start if observer is None else partial(observer.start_attempt, exchange, attempt)
+    start(head.method, wire_target, fields, payload, length, new_connection=loop.resends == RESENDS)
 
 
 def preferred_endpoint(exchange: Exchange, upstream: Upstream) -> str | None:

@@ -26,7 +26,7 @@ from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
-from relayd.proxy.ports import SavedSpend, Store
+from relayd.proxy.ports import AttemptObserver, SavedSpend, Store
 from relayd.proxy.respond import error_answer
 from relayd.proxy.response_head import LENGTH, render_head
 from relayd.proxy.sweep import enforce_timeouts
@@ -68,6 +68,8 @@ class Gateway:
         self.leaving = False  # another process accepts; requests on open connections are served, then these are closed
         self.admin: Application = not_running
         self.account = telemetry.account
+        self.begin: Callable[[Exchange], None] = run  # the exchange may be over on return
+        self.observer: AttemptObserver | None = None  # while exchanges are captured
         self.tracing = telemetry.tracing
         self.full: Callable[[], bool] = bool
         self.challenge_response: Callable[[bytes], bytes | None] | None = None  # ACME http-01, by path
@@ -80,8 +82,6 @@ class Gateway:
         plan = self.plan
         assert plan is not None
         return Exchange(self, plan, down, head, started, body)
-
-    begin = staticmethod(run)  # the exchange may be over on return
 
     def refuse(self, down: Peer, fault: ExchangeError, started: float) -> bytes:
         """Account for a request that was refused before it became an exchange. Returns the bytes of its response."""

@@ -289,7 +289,7 @@ def answer_locally(exchange: Exchange) -> Step:
     assert route is not None
     if route.action == "proxy":
         if head.upgrade is not None and not route.upgrade:
-            return open_session(exchange, run)
+            return open_session(exchange, exchange.gateway.begin)
         return None
     if route.action == "redirect":
         return redirect_answer(route, head, exchange.origin)

@@ -15,6 +15,7 @@ from relayd.limits.spend import Spend
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.proxy.application import Application
+from relayd.proxy.attempt import Attempt
 from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.upgrade import Tunnel
 from relayd.stores import Listed
@@ -27,8 +28,21 @@ from relayd.upstream.lease import Lease
 from relayd.wire.json_steps import Steps
 
 
+class AttemptObserver(Protocol):
+    """Sees the attempts of exchanges (proxy/capture.py)."""
+
+    def start_attempt(
+        self, exchange: Any, attempt: Attempt, method: bytes, wire_target: bytes, fields: list[bytes],
+        payload: bytes | None, length: int | None, *, new_connection: bool,
+    ) -> None:
+        """Start an attempt, as `Attempt.start` does, and observe it."""
+
+    def note_tunnel(self, exchange: Any, lease: Lease, wire_target: bytes, fields: list[bytes]) -> None:
+        """Note the request of an Upgrade."""
+
+
 class GatewayPort(Protocol):
-    """The interface of an exchange to the gateway."""
+    """The interface of an exchange to the gateway. `observer` is None unless exchanges are captured."""
 
     exchanges: set[Any]  # of Exchange, which imports this module
     draining: bool
@@ -44,6 +58,7 @@ class GatewayPort(Protocol):
     admin: Application
     tracing: Tracing
     challenge_response: Callable[[bytes], bytes | None] | None
+    observer: AttemptObserver | None
 
     def current(self) -> Plan:
         """The plan in force."""
@@ -65,6 +80,9 @@ class GatewayPort(Protocol):
 
     @property
     def account(self) -> Callable[[Record], None]: ...
+    @property
+    def begin(self) -> Callable[[Any], None]:
+        """Run a new exchange through the phases."""
 
 
 class SavedSpend(Protocol):

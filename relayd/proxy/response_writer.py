@@ -79,10 +79,11 @@ class ResponseWriter(Protocol):
 
 
 class Http1Writer:
-    """Writes to an HTTP/1.1 or HTTP/1.0 connection. Owned by its exchange; sets the response members of its record."""
+    """Writes to an HTTP/1.1 or HTTP/1.0 connection. Owned by its exchange; sets the response members of its record.
+    `pending_head` is the rendered head until it is sent."""
 
     __slots__ = (
-        "_down", "_framing", "_head", "_keep_alive", "_pending_head", "_plan", "_record", "adds_cors", "committed",
+        "_down", "_framing", "_head", "_keep_alive", "_plan", "_record", "adds_cors", "committed", "pending_head",
         "request_id", "route", "started",
     )
 
@@ -93,7 +94,7 @@ class Http1Writer:
         self.adds_cors = True
         self.started = self.committed = self._keep_alive = False
         self._framing = NONE
-        self._pending_head = b""
+        self.pending_head = b""
 
     def interim(self, heads: list[ResponseHead]) -> None:
         """Send 1xx heads, but not to an HTTP/1.0 client (RFC 9110 15.2)."""
@@ -112,7 +113,7 @@ class Http1Writer:
         if route is not None and route.cors is not None and self.adds_cors:
             origin = head.get(b"origin")
             cors = response_fields(route.cors, origin.decode("latin-1") if origin is not None else None)
-        self._pending_head = render_head(
+        self.pending_head = render_head(
             response, framing, head.version, keep, route, self._plan.header_names, self.request_id,
             record.first_byte_s, cors,
         )
@@ -130,7 +131,7 @@ class Http1Writer:
     def flush(self) -> bool:
         """Send the buffered head."""
         self.committed = True
-        pending, self._pending_head = self._pending_head, b""
+        pending, self.pending_head = self.pending_head, b""
         return self._down.send(pending) if pending else True
 
     def end(self, data: bytes = b"", trailers: list[bytes] | None = None) -> None:
@@ -172,7 +173,7 @@ class Http1Writer:
         return self._down.buffered()
 
     def _frame(self, data: bytes) -> bytes:
-        head, self._pending_head = self._pending_head, b""
+        head, self.pending_head = self.pending_head, b""
         framing = self._framing
         if not data or framing == NONE:
             return head

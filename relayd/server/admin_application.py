@@ -12,16 +12,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from relayd.proxy.application import CompletedHandler, Handler, LocalRequest, Responder, send_answer
 from relayd.proxy.respond import Answer, answer
 from relayd.server import admin_state
+from relayd.server.admin_captures import POSTS as CAPTURE_POSTS
+from relayd.server.admin_captures import CaptureRequest, is_captures
 from relayd.server.admin_events import EventFeed
 from relayd.server.admin_records import RecordFeed
-from relayd.server.admin_sessions import POSTS, SessionRequest, is_sessions
+from relayd.server.admin_sessions import POSTS as SESSION_POSTS
+from relayd.server.admin_sessions import SessionRequest, is_sessions
 from relayd.server.admin_state import StatePage
 from relayd.server.admin_views import AdminViews, Page, ReloadResult, error_page
 from relayd.server.api_documents import PATHS, ApiDocuments
@@ -67,7 +70,13 @@ class AdminApplication:
         if is_dashboard(request.path):
             return self._dashboard(request, responder)
         if is_sessions(request.path):
-            return self._sessions(request, responder)
+            return self._private(request, responder, SESSION_POSTS, "Sessions") or SessionRequest(
+                self._views.gateway, request.path.rstrip("/"), responder
+            )
+        if is_captures(request.path):
+            return self._private(request, responder, CAPTURE_POSTS, "Captured exchanges") or CaptureRequest(
+                self._views.captures, self._views.gateway, request.path.rstrip("/"), request.consumer, responder
+            )
         path = request.path.removeprefix(ACTIONS).rstrip("/") or "/"
         if request.path.startswith(ACTIONS) and not self._is_action(path):
             return respond(responder, error_page(404, "not_found", "There is no such action."))
@@ -91,11 +100,14 @@ class AdminApplication:
             return SteppedAnswer(responder, answer_steps(self._views.metrics(accept)), call_later)
         return SteppedAnswer(responder, answer_steps(self._views.pages[path].steps()), call_later)
 
-    def _sessions(self, request: LocalRequest, responder: Responder) -> Handler:
-        path = request.path.rstrip("/")
-        is_change = path in POSTS
+    def _private(
+        self, request: LocalRequest, responder: Responder, posts: Collection[str], subject: str
+    ) -> Handler | None:
+        """The refusal of a request for pages that only those see who may change state; `posts` are the actions among
+        their paths. None if the request is permitted."""
+        is_change = request.path.rstrip("/") in posts
         if not request.may_write:
-            return respond(responder, error_page(403, "forbidden", "Sessions are not available here."))
+            return respond(responder, error_page(403, "forbidden", f"{subject} are not available here."))
         if is_change and request.cross_site:
             return respond(responder, error_page(403, "cross_site", "A page of another site requested this action."))
         if is_change and lacks_token(request):
@@ -105,7 +117,7 @@ class AdminApplication:
             return respond(
                 responder, error_page(405, "method_not_allowed", message), "POST" if is_change else "GET, HEAD"
             )
-        return SessionRequest(self._views.gateway, path, responder)
+        return None
 
     def _is_action(self, path: str) -> bool:
         return path in self._actions or path.startswith(PREFIXES)

@@ -17,6 +17,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from relayd import __version__, clock
+from relayd.proxy.capture import Captures
 from relayd.proxy.gateway import Gateway
 from relayd.server import admin_keys, admin_live
 from relayd.telemetry.telemetry import Telemetry
@@ -123,6 +124,7 @@ class AdminViews:
         self.gateway = gateway
         self.telemetry = telemetry
         self.state = state
+        self.captures = Captures(gateway, self.is_ending)
         self.pages: Mapping[str, View] = {
             "/health": View(self.health, 503),
             "/live": View(self.live),
@@ -289,6 +291,7 @@ class AdminViews:
             "upstreams": upstreams,
             "keys": admin_keys.summary(gateway),
             "store": gateway.store.describe(),
+            "capture": self.captures.describe(),
             "gates": gates,
             "limits": limits,
             "in_flight": len(gateway.exchanges),

@@ -16,6 +16,7 @@ from typing import Any
 from relayd import __version__
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.server import pages
+from relayd.server.admin_captures import GETS, POSTS
 from relayd.server.admin_live import ACTIONS
 from relayd.server.admin_views import JSON, AdminViews, View
 from relayd.wire.json_steps import Steps, parse_document_steps
@@ -67,6 +68,15 @@ def document(
         if path.startswith("/generations/"):
             done = results
         paths[path] = {"post": _operation(path, "actions", text, {**done, **_errors(403, 404, 409, 413)})}
+    for path, text in GETS.items():
+        found = {"200": _response("The page.", {JSON: {"schema": {"type": "object"}}})}
+        paths[path] = {"get": _operation(path, "admin", text, {**found, **_errors(403, 404, 409)})}
+    for path, text in POSTS.items():
+        media_type = "application/x-ndjson" if path.endswith("/start") else JSON
+        done = {"200": _response("Done.", {media_type: {"schema": {"type": "object"}}})}
+        operation = _operation(path, "actions", text, {**done, **_errors(400, 403, 404, 409, 413)})
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}
+        paths[path] = {"post": operation}
     schemas: dict[str, Any] = {"Error": ERROR, "ReloadResult": RELOAD_RESULT}
     for front_path, operation, name in _fronts(plan):
         paths.setdefault(front_path, {"servers": [{"url": "/"}], "post": operation})
@@ -182,7 +192,7 @@ def _response(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _errors(*statuses: int) -> dict[str, Any]:
     texts = {
-        403: "Not available here.", 404: "There is no such thing.", 409: "Not possible.", 413: "The body is too large.",
+        400: "The body cannot be used.", 403: "Not available here.", 404: "There is no such thing.", 409: "Not possible.", 413: "The body is too large.",
         503: "Too many clients.",
     }  # fmt: skip
     content = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 
 from relayd.cli.admin_client import Unreachable, add_socket_options
 from relayd.cli.output import amount, err, out, paint, plain
-from relayd.cli.record_filter import Record, add_filter_options, filter_of, number
+from relayd.cli.record_filter import add_filter_options, filter_of
 from relayd.cli.record_sources import from_file, from_journal, from_socket
 from relayd.cli.service_environment import SERVICE
+from relayd.telemetry.record_filter import JsonRecord, number
 
 HELP = "follow the access records, filtered by route, upstream, consumer, model, status, outcome or time"
 
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def records(arguments: argparse.Namespace) -> Iterator[Record]:
+def records(arguments: argparse.Namespace) -> Iterator[JsonRecord]:
     """The records of the first source that is available. Raises Unreachable, OSError."""
     if arguments.file:
         yield from from_file(arguments.file, threading.Event().wait, follow=not arguments.no_follow)
@@ -82,7 +83,7 @@ def notify(message: str) -> None:
     err(paint(f"relayd tail: {message}", "yellow", sys.stderr))
 
 
-def line(record: Record) -> str:
+def line(record: JsonRecord) -> str:
     """A record as one line of text."""
     get = record.get
     status, code = int(number(record, "status") or 0), str(get("code") or "")
@@ -106,7 +107,7 @@ def line(record: Record) -> str:
     return "  ".join(parts)
 
 
-def _times(record: Record) -> str:
+def _times(record: JsonRecord) -> str:
     total, first = number(record, "total_ms"), number(record, "first_byte_ms")
     text = f"{total:.1f} ms" if total is not None else "-"
     return text + (f" (first {first:.1f})" if first is not None else "")

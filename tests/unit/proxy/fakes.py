@@ -22,6 +22,7 @@ from relayd.proxy.application import Application, Handler, LocalRequest, Respond
 from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
+from relayd.proxy.ports import AttemptObserver
 from relayd.proxy.respond import answer
 from relayd.proxy.upgrade import Tunnel
 from relayd.stores._space import Space
@@ -126,6 +127,8 @@ class FakeGateway:
         self.admin: Application = self._handled
         self.challenge_response: Callable[[bytes], bytes | None] | None = None
         self.tracing = Tracing()
+        self.observer: AttemptObserver | None = None
+        self.begin: Callable[[Exchange], None] = run
 
     def current(self) -> Plan:
         raise AssertionError("an exchange goes on with the plan that it came with")
