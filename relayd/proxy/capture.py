@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from relayd import clock
+from relayd.proxy.account import more_of
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.capture_masking import Masks, mask_steps
 from relayd.proxy.capture_taps import AttemptTap, CapturedBody, CapturingWriter, TransformTap, note_result
 from relayd.proxy.captured import Allowance, CapturedAttempt, CapturedExchange
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
+from relayd.proxy.replay import OnReplayed, Replay, exchange_of
 from relayd.proxy.retry_loop import AttemptResult
 from relayd.proxy.steps import Work
 from relayd.telemetry.access_log import AccessLog
@@ -82,7 +84,7 @@ class Captures:
         self._allowance = Allowance(0)
         self._kept: dict[str, CapturedExchange] = {}
         self._open: dict[Record, tuple[Exchange, CapturedExchange]] = {}
-        self._replays: dict[Record, Callable[[CapturedExchange], None]] = {}
+        self._replays: dict[Record, OnReplayed] = {}
         self._work: set[Work] = set()
         self._format = AccessLog("off", query=True)
         self._masks: Masks | None = None
@@ -102,7 +104,8 @@ class Captures:
         if self.running is not None:
             left_s = self.running.ends_s - clock.monotonic()
             raise CaptureRefused(f"A capture is on already; it ends in {max(0.0, left_s):.0f} s at the latest.")
-        if len(self._kept) >= MAX_EXCHANGES or self._allowance.used_bytes >= settings.bytes:
+        self._allowance.limit_bytes = settings.bytes
+        if len(self._kept) >= MAX_EXCHANGES or self._allowance.is_full:
             raise CaptureRefused(
                 f"The captured exchanges are too many: {len(self._kept)} use {self._allowance.used_bytes} bytes. "
                 "Delete some with relayd capture delete, or raise --size."
@@ -110,7 +113,6 @@ class Captures:
         if self._is_ending():
             raise CaptureRefused("relayd is stopping.")
         running = self.running = RunningCapture(settings, on_kept, on_end, is_superseded)
-        self._allowance.limit_bytes = settings.bytes
         self._attach()
         self._check()
         return running
@@ -165,13 +167,24 @@ class Captures:
     def _begin_captured(self, exchange: Exchange) -> None:
         running = self.running
         if running is not None and not running.end_reason:
-            self._observe(exchange, running.settings)
+            self._observe(exchange, running.settings.body_bytes)
         self._begin(exchange)
 
-    def _observe(self, exchange: Exchange, settings: CaptureSettings) -> CapturedExchange:
+    def replay(self, replayed: Replay, of: CapturedExchange, on_replayed: OnReplayed) -> Exchange:
+        """Send a request again. `on_replayed` is called once, with the copy of the exchange, which it must drop, or
+        with None if it could not be made."""
+        exchange = exchange_of(self._gateway, replayed)
+        self._attach()
+        self._observe(exchange, of.body_bytes)
+        self._replays[exchange.record] = on_replayed
+        more_of(exchange.record)["replay_of"] = of.id
+        self._begin(exchange)
+        return exchange
+
+    def _observe(self, exchange: Exchange, body_bytes: int) -> CapturedExchange:
         """Put the taps of an exchange in their places."""
         head, body, record = exchange.head, exchange.body, exchange.record
-        captured = CapturedExchange(self._allowance, settings.body_bytes, record.started)
+        captured = CapturedExchange(self._allowance, body_bytes, record.started)
         captured.method, captured.target, captured.version = head.method, head.target, head.version
         captured.fields = list(head.lines)
         if body.data is not None:
@@ -252,19 +265,28 @@ class Captures:
         if found is None:
             return
         exchange, captured = found
+        on_replayed = self._replays.pop(record, None)
         try:
-            self._finish(exchange, captured, record)
+            self._finish(exchange, captured, record, on_replayed)
         except Exception:  # rescue door: a fault of the capture must not affect the exchange
             LOG.exception("capture of exchange %s", record.id)
             captured.drop()
+            if on_replayed is not None:
+                on_replayed(None)
+        self._detach()
 
-    def _finish(self, exchange: Exchange, captured: CapturedExchange, record: Record) -> None:
-        on_replayed = self._replays.pop(record, None)
+    def _finish(
+        self, exchange: Exchange, captured: CapturedExchange, record: Record, on_replayed: OnReplayed | None
+    ) -> None:
         running = None if on_replayed is not None else self.running
-        is_private = exchange.route is not None and exchange.route.action == "admin"
-        if captured.is_dropped or is_private or (running is None and on_replayed is None):
+        route = exchange.route
+        if captured.is_dropped or (running is None and on_replayed is None) or (
+            route is not None and route.action == "admin"
+        ):
             captured.drop()
             return
+        if route is not None and route.resilience is not None and route.resilience.dialect is not None:
+            captured.dialect = route.resilience.dialect.name
         captured.record = json.loads(self._format.json_line(record))
         if running is not None and not running.settings.filter.accepts(captured.record):
             captured.drop()
@@ -292,16 +314,15 @@ class Captures:
                 self.stop("count")
             elif self._allowance.is_full:
                 self.stop("size")
-        self._detach()
 
     def _on_masked(
         self, captured: CapturedExchange, running: RunningCapture | None,
-        on_replayed: Callable[[CapturedExchange], None] | None, work: list[Work],
+        on_replayed: OnReplayed | None, work: list[Work],
     ) -> None:
         self._work.discard(work[0])
         if on_replayed is not None:
+            captured.id = str(captured.record["id"])
             on_replayed(captured)
-            captured.drop()
         if running is None:
             return
         captured.id = self._free_id(str(captured.record["id"]))

@@ -46,8 +46,8 @@ class Allowance:
 
     @property
     def is_full(self) -> bool:
-        """True if nothing more can be kept."""
-        return self.used_bytes >= self.limit_bytes
+        """True if there is no room for a further exchange."""
+        return self.used_bytes + EXCHANGE_BYTES > self.limit_bytes
 
 
 class BodyCopy:
@@ -211,14 +211,15 @@ class CapturedAttempt:
 
 class CapturedExchange:
     """One exchange; owned by the capture. `record` is its access record, empty until it has ended. `version` is 10 or
-    11. `secrets` are values of the client's fields and parameters that are masked. `expires_s` is a time of the
-    monotonic clock."""
+    11. `dialect` is the name of the client's dialect, empty without one. `expires_s` is a time of the monotonic
+    clock."""
 
     __slots__ = (
         "allowance",
         "attempts",
         "body",
         "body_bytes",
+        "dialect",
         "expires_s",
         "fields",
         "id",
@@ -234,7 +235,7 @@ class CapturedExchange:
 
     def __init__(self, allowance: Allowance, body_bytes: int, started_s: float) -> None:
         self.allowance, self.body_bytes, self.started_s = allowance, body_bytes, started_s
-        self.id = ""
+        self.id = self.dialect = ""
         self.method = self.target = b""
         self.version = 11
         self.fields: list[bytes] = []

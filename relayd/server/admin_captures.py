@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from relayd import clock
@@ -23,7 +24,9 @@ from relayd.proxy.capture import (
     RunningCapture,
 )
 from relayd.proxy.captured import CapturedExchange
+from relayd.proxy.exchange import Exchange
 from relayd.proxy.gateway import Gateway
+from relayd.proxy.replay import ReplayRefused, prepare
 from relayd.proxy.respond import answer
 from relayd.proxy.steps import Work
 from relayd.server.admin_views import JSON, Page, error_page, to_json, to_json_steps
@@ -35,6 +38,7 @@ PATH = "/captures"
 MAX_BODY = 64 * 1024
 POSTS = {
     f"{PATH}/start": "Capture exchanges. The answer is a line for each, until the capture or its client ends.",
+    f"{PATH}/replay": "Send a captured request again to an upstream. The answer is the exchange of the replay.",
     f"{PATH}/delete": "Delete a captured exchange, or all of them.",
 }
 GETS = {
@@ -65,10 +69,11 @@ class CaptureRequest(CompletedHandler):
         self._body = bytearray()
         self._work: Work | None = None
         self._stream: CaptureStream | None = None
+        self._exchange: Exchange | None = None  # of a replay
 
     def feed(self, piece: bytes, last: bool) -> None:
         """Collect the body, and answer at its end."""
-        if self._responder is None or self._work is not None or self._stream is not None:
+        if self._responder is None or self._work is not None or self._stream is not None or self._exchange is not None:
             return
         self._body += piece
         if len(self._body) > MAX_BODY:
@@ -87,6 +92,8 @@ class CaptureRequest(CompletedHandler):
             self._send(list_steps(captures))
         elif path == f"{PATH}/start":
             self._start(settings_of(members(bytes(self._body))))
+        elif path == f"{PATH}/replay":
+            self._replay(members(bytes(self._body)))
         elif path == f"{PATH}/delete":
             self._respond(delete(captures, members(bytes(self._body))))
         else:
@@ -105,11 +112,47 @@ class CaptureRequest(CompletedHandler):
             self._stream = None
             raise
 
-    def _send(self, steps: Steps[bytes]) -> None:
+    def _replay(self, asked: dict[str, Any]) -> None:
+        names = {name: asked.get(name, "") for name in ("id", "upstream", "model")}
+        if wrong := [name for name, value in names.items() if not isinstance(value, str)]:
+            raise BadRequest(f"`{wrong[0]}` is not a text.")
+        found = one_of(self._captures, names["id"])
+        if not isinstance(found, CapturedExchange):
+            self._respond(found)
+            return
+        try:
+            replayed = prepare(self._gateway.current(), found, names["upstream"], names["model"])
+        except ReplayRefused as refused:
+            self._respond(error_page(409, "not_possible", str(refused)))
+            return
+        if asked.get("dry_run") is True:
+            self._respond((200, JSON, to_json({
+                "id": found.id, "upstream": replayed.target.upstream.name, "model": replayed.target.model or "",
+                "method": replayed.head.method.decode("latin-1"), "target": replayed.head.target.decode("latin-1"),
+                "fields": [line.decode("latin-1") for line in replayed.head.lines],
+                "body_bytes": len(replayed.body or b""),
+            })))
+            return
+        self._exchange = self._captures.replay(replayed, found, self._on_replayed)
+
+    def _on_replayed(self, captured: CapturedExchange | None) -> None:
+        self._exchange = None
+        if captured is None:
+            self._respond(error_page(500, "internal", "The replay failed."))
+        elif self._responder is None:  # the client has left
+            captured.drop()
+        else:
+            self._send(document_steps(captured, clock.monotonic()), captured.drop)
+
+    def _send(self, steps: Steps[bytes], then: Callable[[], None] = lambda: None) -> None:
+        """Send the page that these steps make; `then` is called when they have ended or are cancelled."""
         pages: list[bytes] = []
 
         def run() -> Steps[None]:
-            pages.append((yield from steps))
+            try:
+                pages.append((yield from steps))
+            finally:
+                then()
 
         def done() -> None:
             self._respond((200, JSON, pages[0]))
@@ -136,6 +179,8 @@ class CaptureRequest(CompletedHandler):
         self._responder = None
         if self._work is not None:
             self._work.cancel()
+        if self._exchange is not None:
+            self._exchange.client_gone()
         if self._stream is not None:
             self._stream.close()
 

@@ -37,7 +37,8 @@ def _exchange(captured: CapturedExchange, now_s: float) -> Iterator[bytes]:
     yield _json(summary(captured, now_s))[:-1] + b', "request": '
     yield from _object({
         "method": _text(captured.method), "target": _text(captured.target),
-        "version": "HTTP/1.0" if captured.version == 10 else "HTTP/1.1", "fields": _texts(captured.fields),
+        "dialect": captured.dialect, "version": "HTTP/1.0" if captured.version == 10 else "HTTP/1.1",
+        "fields": _texts(captured.fields),
     }, {"body": captured.body})
     yield b', "attempts": ['
     for number, attempt in enumerate(captured.attempts):

@@ -192,7 +192,8 @@ def _response(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _errors(*statuses: int) -> dict[str, Any]:
     texts = {
-        400: "The body cannot be used.", 403: "Not available here.", 404: "There is no such thing.", 409: "Not possible.", 413: "The body is too large.",
+        400: "The body cannot be used.", 403: "Not available here.", 404: "There is no such thing.",
+        409: "Not possible.", 413: "The body is too large.",
         503: "Too many clients.",
     }  # fmt: skip
     content = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}

@@ -43,6 +43,11 @@ PAGES = (
      "a browser's EventSource reconnects."),
     ("/records", "The access records as they are written, one JSON object per line, for at most 20 clients; over a route only "
      "with \\fBadmin_write: true\\fR. A slow client misses some, and is told how many; the data of \\fBrelayd tail\\fR."),
+    ("/captures, /captures/ID", "The captured exchanges, and one of them with its heads and bodies; the data of \\fBrelayd "
+     "capture\\fR. Over a route only with \\fBadmin_write: true\\fR."),
+    ("/captures/start, /captures/replay, /captures/delete", "POST: the actions of \\fBrelayd capture\\fR and \\fBrelayd "
+     "replay\\fR, with a JSON body. A capture ends when "
+     "the connection that began it is closed."),
     ("/upstreams/NAME/endpoints/ADDRESS/ACTION", "POST: \\fBdrain\\fR, \\fBdisable\\fR, \\fBenable\\fR, "
      "\\fBbreaker/open\\fR or \\fBbreaker/reset\\fR; the address percent-encoded. Kept over reloads."),
     ("/streams/ID/cancel", "POST: end an exchange, by its number (\\fB@12\\fR) or by its request id, if no other one has the "
@@ -81,6 +86,36 @@ DASHBOARD = (
     "All tabs of a browser share one event stream where the browser permits it (HTTPS or localhost). At most 50 streams are",
     "open, and 6 of one session: then the answer is 503 or 429 with Retry-After. A page that does not read misses changes and",
     "is disconnected after a minute.",
+)
+CAPTURE = (
+    "\\fBrelayd capture\\fR keeps the exchanges that all of its filters accept: the request of the client as it arrived, the",
+    "request of every attempt as it was sent to an endpoint, each response with the times at which its pieces arrived, how",
+    "each attempt ended and which party was at fault, the response as the client got it, and the access record. It prints a",
+    "line for each. With \\fB\\-\\-errors\\fR only failures are kept, although an exchange must be buffered until its end is known.",
+    ".PP",
+    "A capture is off unless this command runs. It ends after \\fB\\-\\-for\\fR, when \\fB\\-\\-max\\fR exchanges are kept, when they use",
+    "\\fB\\-\\-size\\fR, when the command ends or loses its connection, and when relayd stops or is replaced. It continues over a",
+    "reload. Only one capture is on at a time. Captured exchanges are in the memory of the process, never on disk and never in a",
+    "log; they are deleted after \\fB\\-\\-keep\\fR, by \\fBrelayd capture delete\\fR, and with the process. Traffic is not affected: what",
+    "exceeds a bound is not kept, and its size is reported. Of a body longer than \\fB\\-\\-body\\fR the beginning and the end are",
+    "kept; with \\fB\\-\\-no\\-bodies\\fR only sizes and times.",
+    ".PP",
+    "Keys are masked: fields and parameters with secret names, cookies, and the text of every upstream key and of the client's",
+    "own keys wherever it stands, in bodies too. Other contents of bodies are kept as they are. Prompts and answers are personal",
+    "data; see \\fBrelayd\\-security\\fR(7).",
+    ".PP",
+    "Not captured: requests that are refused before their head is parsed, the admin application, copies of \\fBmirror\\fR, and the",
+    "bytes of an upgraded connection (its heads are). In a WebSocket session of the Responses API each turn is an exchange.",
+    ".PP",
+    "\\fBrelayd capture export\\fR writes an HTTP Archive (HAR 1.2), which the developer tools of browsers read: an entry for the",
+    "client's exchange (\\fB_exchange\\fR) and one for each attempt (\\fB_attempt\\fR).",
+    ".PP",
+    "\\fBrelayd replay\\fR sends a captured request again, through the running relayd, to the upstream that served it or to",
+    "\\fB\\-\\-upstream\\fR, with the key of that upstream and without the client's, translated if the dialects differ. It waits in the",
+    "queue of the upstream, belongs to no consumer, and is in the access log with the listener \\fBreplay\\fR and the member",
+    "\\fBreplay_of\\fR. Status, media type and content decide if the response is the same. The content of an AI response is its",
+    "text, reasoning, tool calls and end; ids, times and how a stream was cut do not count. A request whose body was not kept",
+    "as a whole cannot be sent again.",
 )
 ENVIRONMENT = (
     ("NOTIFY_SOCKET, WATCHDOG_USEC", "Readiness, reloads, status and watchdog messages for the service manager; see "
@@ -197,7 +232,7 @@ def page() -> str:
     ]
     for name, meaning in PAGES:
         lines += [".TP", f"\\fB{name}\\fR", meaning]
-    lines += [".SH DASHBOARD", *DASHBOARD, ".SH EXIT STATUS"]
+    lines += [".SH DASHBOARD", *DASHBOARD, ".SH CAPTURE", *CAPTURE, ".SH EXIT STATUS"]
     for code, meaning in EXIT_CODES:
         lines += [".TP", f"\\fB{code}\\fR", escaped(sentence(meaning))]
     lines += listed("ENVIRONMENT", ENVIRONMENT)
