@@ -29,10 +29,10 @@ from relayd.proxy.gateway import Gateway
 from relayd.proxy.replay import ReplayRefused, prepare
 from relayd.proxy.respond import answer
 from relayd.proxy.steps import Work
-from relayd.server.admin_views import JSON, Page, error_page, to_json, to_json_steps
+from relayd.server.admin_views import JSON, Page, error_page, to_json
 from relayd.server.capture_document import document_steps, summary
 from relayd.telemetry.record_filter import NAMED, RecordFilter
-from relayd.wire.json_steps import Steps
+from relayd.wire.json_steps import Steps, write_steps
 
 PATH = "/captures"
 MAX_BODY = 64 * 1024
@@ -247,7 +247,7 @@ def list_steps(captures: Captures) -> Steps[bytes]:
     """The page of all captured exchanges."""
     now_s = clock.monotonic()
     kept = [summary(one, now_s) for one in captures.kept()]
-    return (yield from to_json_steps({**captures.describe(), "captures": kept}))
+    return (yield from write_steps({**captures.describe(), "captures": kept})) + b"\n"
 
 
 def one_of(captures: Captures, prefix: str) -> CapturedExchange | Page:
