@@ -34,7 +34,7 @@ def entries_of(document: Document) -> list[dict[str, Any]]:
     host = field(request["fields"], "host") or "localhost"
     target = request["target"] if request["target"].startswith("/") else "/"
     found = [_entry(
-        began, {**request, "url": f"http://{host}{target}"}, answer, 0.0, _number(answer["ended_ms"]),
+        began, {**request, "url": f"{request['scheme']}://{host}{target}"}, answer, 0.0, _number(answer["ended_ms"]),
         {"_exchange": document["id"], "_record": record},
     )]
     for number, attempt in enumerate(document["attempts"], 1):

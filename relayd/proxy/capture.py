@@ -186,7 +186,7 @@ class Captures:
         head, body, record = exchange.head, exchange.body, exchange.record
         captured = CapturedExchange(self._allowance, body_bytes, record.started)
         captured.method, captured.target, captured.version = head.method, head.target, head.version
-        captured.fields = list(head.lines)
+        captured.fields, captured.is_tls = list(head.lines), exchange.down.tls
         if body.data is not None:
             captured.body.add(body.data, 0.0)
         elif not body.complete:
@@ -297,6 +297,7 @@ class Captures:
             mine.finish(captured.response.ended_s, record, is_last=mine is captured.attempts[-1])
         if exchange.plan.generation != (-1 if self._masks is None else self._masks.generation):
             self._masks = Masks(exchange.plan)
+        captured.count_heads()
         for body in captured.bodies():
             body.finish()
         if running is not None:

@@ -19,7 +19,7 @@ from relayd.telemetry.record_filter import JsonRecord
 EDGE_BYTES = 4096  # kept behind a cut until the body is masked, so that no part of a key remains at the cut
 MAX_PIECES = 2000
 PIECE_BYTES = 16  # what its time and its size use
-EXCHANGE_BYTES = 16 * 1024  # what an exchange uses beside its bodies: heads, the record
+EXCHANGE_BYTES = 16 * 1024  # what an exchange uses beside its heads and bodies
 
 
 class Allowance:
@@ -211,8 +211,8 @@ class CapturedAttempt:
 
 class CapturedExchange:
     """One exchange; owned by the capture. `record` is its access record, empty until it has ended. `version` is 10 or
-    11. `dialect` is the name of the client's dialect, empty without one. `expires_s` is a time of the monotonic
-    clock."""
+    11. `is_tls`: the client's connection is encrypted. `dialect` is the name of the client's dialect, empty without
+    one. `expires_s` is a time of the monotonic clock."""
 
     __slots__ = (
         "allowance",
@@ -222,8 +222,10 @@ class CapturedExchange:
         "dialect",
         "expires_s",
         "fields",
+        "head_bytes",
         "id",
         "is_dropped",
+        "is_tls",
         "method",
         "record",
         "replay_of",
@@ -243,7 +245,8 @@ class CapturedExchange:
         self.body = self.new_body()
         self.response = CapturedResponse(self.new_body())
         self.attempts: list[CapturedAttempt] = []
-        self.is_dropped = False
+        self.is_dropped = self.is_tls = False
+        self.head_bytes = 0
         self.expires_s = 0.0
         allowance.count(EXCHANGE_BYTES)
 
@@ -256,10 +259,18 @@ class CapturedExchange:
         return [self.body, self.response.body,
                 *(body for one in self.attempts for body in (one.body, one.response.body))]
 
+    def count_heads(self) -> None:
+        """Count the heads, which are complete."""
+        heads = [self.fields, self.response.fields, self.response.trailers]
+        for one in self.attempts:
+            heads += [one.fields, one.response.fields, one.response.trailers]
+        self.head_bytes = sum(len(line) for lines in heads for line in lines)
+        self.allowance.count(self.head_bytes)
+
     @property
     def size_bytes(self) -> int:
         """The bytes that are counted."""
-        return EXCHANGE_BYTES + sum(body.kept_bytes for body in self.bodies())
+        return EXCHANGE_BYTES + self.head_bytes + sum(body.kept_bytes for body in self.bodies())
 
     def drop(self) -> None:
         """Keep nothing of it."""
@@ -268,5 +279,5 @@ class CapturedExchange:
         self.is_dropped = True
         for body in self.bodies():
             body.release()
-        self.allowance.give_back(EXCHANGE_BYTES)
+        self.allowance.give_back(EXCHANGE_BYTES + self.head_bytes)
         self.attempts = []

@@ -289,7 +289,7 @@ def answer_locally(exchange: Exchange) -> Step:
     assert route is not None
     if route.action == "proxy":
         if head.upgrade is not None and not route.upgrade:
-            return open_session(exchange, exchange.gateway.begin)
+            return open_session(exchange, begin_turn)
         return None
     if route.action == "redirect":
         return redirect_answer(route, head, exchange.origin)
@@ -310,6 +310,11 @@ def answer_locally(exchange: Exchange) -> Step:
     if route.action == "sessions":
         return answer_document(exchange, resume)
     raise ExchangeError("not_in_force", route.name)
+
+
+def begin_turn(turn: Exchange) -> None:
+    """Run a turn of a WebSocket session through the phases."""
+    turn.gateway.begin(turn)
 
 
 def read_body(exchange: Exchange) -> Step:

@@ -37,7 +37,8 @@ def _exchange(captured: CapturedExchange, now_s: float) -> Iterator[bytes]:
     yield _json(summary(captured, now_s))[:-1] + b', "request": '
     yield from _object({
         "method": _text(captured.method), "target": _text(captured.target),
-        "dialect": captured.dialect, "version": "HTTP/1.0" if captured.version == 10 else "HTTP/1.1",
+        "scheme": "https" if captured.is_tls else "http", "dialect": captured.dialect,
+        "version": "HTTP/1.0" if captured.version == 10 else "HTTP/1.1",
         "fields": _texts(captured.fields),
     }, {"body": captured.body})
     yield b', "attempts": ['

@@ -15,7 +15,7 @@ def document(**response: Any) -> dict[str, Any]:
               "ended_ms": 10.0, "body": EMPTY} | response
     return {
         "id": "abc", "record": {"time": "2026-01-01T00:00:01.000Z", "total_ms": 1000.0},
-        "request": {"method": "GET", "target": "/a?x=1", "version": "HTTP/1.1", "fields": ["Host: here:8080"], "body": EMPTY},
+        "request": {"method": "GET", "scheme": "https", "target": "/a?x=1", "version": "HTTP/1.1", "fields": ["Host: here:8080"], "body": EMPTY},
         "attempts": [{
             "upstream": "up", "endpoint": "e", "begun_ms": 2.0, "ended_ms": 9.0, "code": "", "detail": "", "blame": "good",
             "translated": False, "tunnel": False,
@@ -34,7 +34,7 @@ def entries(**response: Any) -> list[dict[str, Any]]:
 
 def test_times_are_those_of_the_exchange_and_of_its_attempts() -> None:
     client, attempt = entries()
-    assert client["startedDateTime"] == "2026-01-01T00:00:00.000+00:00" and client["request"]["url"] == "http://here:8080/a?x=1"
+    assert client["startedDateTime"] == "2026-01-01T00:00:00.000+00:00" and client["request"]["url"] == "https://here:8080/a?x=1"
     assert (client["time"], client["timings"]["wait"], client["timings"]["receive"]) == (10.0, 4.0, 6.0)
     assert attempt["startedDateTime"] == "2026-01-01T00:00:00.002+00:00" and attempt["response"]["status"] == 0
     assert (attempt["time"], attempt["timings"]["wait"], attempt["timings"]["receive"]) == (7.0, 7.0, 0.0)
