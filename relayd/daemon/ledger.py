@@ -1,7 +1,7 @@
 """A service that writes spend, and the windows of rates and budgets, to the ledger's file in the state directory.
 
 1. It writes every FLUSH_S, and when the process ends: a process that is killed loses at most what happened since the
-   last write.
+   last write. Many changed windows are written in batches of MOST_WINDOWS, so that no turn of the loop is long.
 2. What cannot be written stays in memory and is written later; requests are served meanwhile.
 3. Without a state directory nothing is written.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from relayd import clock
 from relayd.daemon.ledger_writer import Batch, Ended, LedgerWriter
 from relayd.daemon.timers import Timers
 from relayd.limits.ledger_file import FILE, LedgerFile
@@ -25,6 +26,7 @@ from relayd.stores._faults import fault_of
 from relayd.telemetry.journal import Journal
 
 FLUSH_S = 1.0
+MOST_WINDOWS = 1000  # of one batch
 WRITTEN_S = 0.02  # between two looks whether a batch is written
 CLOSE_S = 5.0
 FAILED_S = 60.0  # between two log lines about one cause
@@ -35,9 +37,13 @@ T = TypeVar("T")
 class Windows(Protocol):
     """The windows of rates and budgets in memory."""
 
-    def dirty(self) -> list[tuple[str, Any]]:
-        """Key and state of every window that has changed since the last call. The state is a list whose last item is
-        empty if the window is no longer needed."""
+    @property
+    def is_dirty(self) -> bool:
+        """True if `dirty` has something to return."""
+
+    def dirty(self, most: int) -> list[tuple[str, Any]]:
+        """Key and state of at most `most` windows that have changed since they were returned. The state is a list whose
+        last item is empty if the window is no longer needed."""
 
     def load(self, items: Iterable[tuple[str, Any]]) -> list[str]:
         """Add saved states. Returns the keys of those that cannot be read."""
@@ -51,7 +57,7 @@ class Ledger:
         self._unwritten: dict[str, Any] = {}  # windows of batches that failed
         self._file = LedgerFile(os.path.join(folder, FILE)) if folder else None
         self._writer = None if self._file is None else LedgerWriter(self._file)
-        self._failing = False
+        self._failing = self._is_closing = False
         self._noticed = 0
         if folder:
             gateway.saved_spend = self
@@ -83,11 +89,24 @@ class Ledger:
         if not self._writer.idle and not self._collect(self._writer.ended()):
             return
         states, self._unwritten = self._unwritten, {}
-        if self._windows is not None and not self._gateway.leaving:  # the windows are those of the next process
-            states |= {key: state if state[-1] else None for key, state in self._windows.dirty()}
+        windows = None if self._gateway.leaving else self._windows  # they are those of the next process
+        if windows is not None:
+            states |= {key: state if state[-1] else None for key, state in windows.dirty(MOST_WINDOWS)}
         batch = Batch(self._gateway.spend.pop(), states)
         if batch.rows or batch.windows:
             self._writer.give(batch)
+        if windows is not None and windows.is_dirty and not self._is_closing:
+            self._gateway.call_later(WRITTEN_S, self._write_more)
+
+    def _write_more(self) -> None:
+        """Write a further batch, as soon as the last one is written."""
+        if self._is_closing or self._writer is None:
+            return
+        if self._writer.idle or self._collect(self._writer.ended()):
+            if not self._failing:
+                self.tick()
+        else:
+            self._gateway.call_later(WRITTEN_S, self._write_more)
 
     async def rows(self) -> dict[str, int]:
         """The number of rows of spend by consumer. Raises sqlite3.Error."""
@@ -143,8 +162,11 @@ class Ledger:
         """Write the rest."""
         if self._writer is None:
             return
-        if self._writer.idle or self._collect(self._writer.ended(CLOSE_S)):
+        self._is_closing, end_s = True, clock.monotonic() + CLOSE_S
+        while self._writer.idle or self._collect(self._writer.ended(max(WRITTEN_S, end_s - clock.monotonic()))):
             self.tick()
-            if not self._writer.idle:
-                self._collect(self._writer.ended(CLOSE_S))
+            if self._writer.idle or self._failing:
+                break
+        if not self._writer.idle:
+            self._collect(self._writer.ended(CLOSE_S))
         self._writer.stop(CLOSE_S)

@@ -295,13 +295,20 @@ class Ledger:
 
     # ---- saved state
 
-    def dirty(self) -> list[tuple[str, list[Any]]]:
-        """Key and state of every window that has changed since the last call, as JSON data; without slots if the window
-        has been forgotten."""
-        changed = dict(self._changed)
-        self._windows.update((key, one) for key, one in changed.items() if not one.idle)
-        self._changed.clear()
-        return [(key, [str(window.span), [list(one) for one in window.state()]]) for key, window in changed.items()]
+    @property
+    def is_dirty(self) -> bool:
+        """True if `dirty` has something to return."""
+        return bool(self._changed)
+
+    def dirty(self, most: int) -> list[tuple[str, list[Any]]]:
+        """Key and state of at most `most` windows that have changed since they were returned, as JSON data; without
+        slots if the window has been forgotten."""
+        changed = list(islice(self._changed.items(), most))
+        for key, window in changed:
+            del self._changed[key]
+            if not window.idle:
+                self._windows[key] = window
+        return [(key, [str(window.span), [list(one) for one in window.state()]]) for key, window in changed]
 
     def load(self, items: Iterable[tuple[str, Any]]) -> list[str]:
         """Add saved states; before the first plan comes into force. Returns the keys of states that cannot be read."""

@@ -18,7 +18,8 @@ from relayd.proxy.gateway import Gateway
 from relayd.proxy.respond import answer
 from relayd.proxy.session_document import text_of
 from relayd.proxy.steps import Work
-from relayd.server.admin_views import JSON, Page, error_page, to_json
+from relayd.server.admin_live import DESCRIBED
+from relayd.server.admin_views import JSON, Page, error_page, to_json, to_json_steps
 from relayd.stores import Listed
 from relayd.wire.json_steps import Steps
 
@@ -99,8 +100,12 @@ def _list(gateway: Gateway) -> Steps[Page]:
     found = yield from listed_steps(gateway, MOST)
     count = yield from gateway.store.count_steps(SPACE)
     omitted = max(0, count - MOST) if len(found) == MOST else 0
-    data = {"sessions": [_described(one) for one in found], "omitted": omitted}
-    return 200, JSON, to_json(data)
+    described = []
+    for number, one in enumerate(found, 1):
+        described.append(_described(one))
+        if not number % DESCRIBED:
+            yield
+    return 200, JSON, (yield from to_json_steps({"sessions": described, "omitted": omitted}))
 
 
 def listed_steps(gateway: Gateway, most: int) -> Steps[list[Listed]]:

@@ -22,7 +22,7 @@ from relayd.limits.shared_calls import Failed
 from relayd.limits.shared_windows import MOST_CLEARED
 from relayd.proxy.client_session import ENDPOINTS, SPACE
 from relayd.proxy.gateway import Gateway
-from relayd.server.admin_views import JSON, Page, error_page, to_json
+from relayd.server.admin_views import JSON, Page, error_page, to_json, to_json_steps
 from relayd.stores import Listed
 from relayd.wire.json_steps import Steps
 
@@ -56,7 +56,8 @@ async def act(gateway: Gateway, path: str) -> StatePage:
     consumer = unquote(name)
     try:
         if action == "show" and not name:
-            return StatePage((200, JSON, to_json({"state": await show(gateway)})))
+            rows = await show(gateway)
+            return StatePage((200, JSON, await finish(to_json_steps({"state": rows}))))
         if action in ("dry", "forget") and consumer:
             found = await forget(gateway, consumer, dry_run=action == "dry")
             return StatePage((200, JSON, to_json({"consumer": consumer, **found})))

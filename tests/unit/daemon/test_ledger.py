@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relayd.daemon.ledger import Ledger
+from relayd.daemon.ledger import MOST_WINDOWS, Ledger
 from relayd.limits.ledger_file import FILE, LedgerFile, read_spend
 from relayd.limits.spend import Spend
 from relayd.telemetry.metrics import Metrics
@@ -23,9 +23,12 @@ class Windows:
         self.changed: dict[str, Any] = {}
         self.loaded: dict[str, Any] = {}
 
-    def dirty(self) -> list[tuple[str, Any]]:
-        changed, self.changed = self.changed, {}
-        return list(changed.items())
+    @property
+    def is_dirty(self) -> bool:
+        return bool(self.changed)
+
+    def dirty(self, most: int) -> list[tuple[str, Any]]:
+        return [(key, self.changed.pop(key)) for key in list(self.changed)[:most]]
 
     def load(self, items: Iterable[tuple[str, Any]]) -> list[str]:
         self.loaded = dict(items)
@@ -49,6 +52,11 @@ class Gateway:
     def __init__(self) -> None:
         self.spend, self.leaving, self.telemetry = Spend(), False, self
         self.metrics = Metrics()
+        self.later: list[Callable[[], None]] = []
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        self.later.append(callback)
+        return lambda: None
 
 
 def add(gateway: Gateway, cost_nano: int = 5) -> None:
@@ -120,6 +128,22 @@ def test_what_cannot_be_written_is_written_later_and_said(obstacle: Path, tmp_pa
     assert requests(tmp_path) == 2
     file = LedgerFile(str(tmp_path / FILE))
     assert file.windows() == [("a", ["1m", [[1, 3]]])]
+    file.close()
+
+
+def test_many_windows_are_written_in_batches_and_all_of_them_at_the_end(tmp_path: Path) -> None:
+    gateway, _, windows, ledger = made(tmp_path)
+    many = {f"w{number}": ["1m", [[1, number]]] for number in range(3 * MOST_WINDOWS + 5)}
+    windows.changed = dict(many)
+    ledger.tick()
+    assert len(windows.changed) == 2 * MOST_WINDOWS + 5 and len(gateway.later) == 1
+    while len(windows.changed) > MOST_WINDOWS + 5:  # the writer may not have finished when it is asked
+        gateway.later.pop()()
+        time.sleep(0.001)
+    ledger.close()
+    assert not windows.changed
+    file = LedgerFile(str(tmp_path / FILE))
+    assert dict(file.windows()) == many
     file.close()
 
 

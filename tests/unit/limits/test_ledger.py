@@ -124,7 +124,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: not self.open)
     def restart(self) -> None:
-        saved = json.loads(json.dumps(self.rig.ledger.dirty()))
+        saved = json.loads(json.dumps(self.rig.ledger.dirty(1000)))
         known = {counter.window.key: counter.window.state() for counter in self.counters}
         for key, state in saved:
             assert [list(one) for one in known.get(key, ())] == state[1]
@@ -254,7 +254,7 @@ def test_a_rule_that_is_removed_and_comes_back_has_not_forgotten() -> None:
     rig.use(())
     rig.sleep(62)
     rig.ledger.sweep()
-    rig.ledger.dirty()
+    rig.ledger.dirty(1000)
     del counter, again
     assert window() is None
 
@@ -273,11 +273,11 @@ def test_every_value_of_each_has_its_own_counter_and_idle_ones_are_forgotten() -
         rig.refused((rig.ledger.counter_of(each, client), 1))
     rig.ledger.sweep()
     assert [one.value for one in run_steps(rig.ledger.counters())] == ["10.0.0.1", "10.0.0.2"]
-    rig.ledger.dirty()
+    rig.ledger.dirty(1000)
     rig.sleep(62)
     rig.ledger.sweep()
     assert run_steps(rig.ledger.counters()) == []
-    assert [state[1] for _, state in rig.ledger.dirty()] == [[], []], "saved states are removed as well"
+    assert [state[1] for _, state in rig.ledger.dirty(1000)] == [[], []], "saved states are removed as well"
 
 
 def test_the_number_of_values_is_bounded_and_the_one_not_used_for_longest_is_forgotten() -> None:
@@ -310,8 +310,8 @@ def test_what_was_used_survives_a_restart_and_expires_by_the_time_since() -> Non
     (counter,) = rig.use()
     rig.admitted((counter, 1)).settle([1])
     rig.admitted((counter, 2))  # in progress: not part of the state
-    saved = json.loads(json.dumps(rig.ledger.dirty()))
-    assert rig.ledger.dirty() == []
+    saved = json.loads(json.dumps(rig.ledger.dirty(1000)))
+    assert rig.ledger.dirty(1000) == []
     later = Rig(now_s=5.0, wall_s=START_S + 30)
     assert later.ledger.load(saved) == []
     (again,) = later.use()
@@ -334,7 +334,7 @@ def test_a_counter_that_no_plan_refers_to_keeps_its_window_while_it_is_used() ->
     rig.ledger.sweep()
     rig.admitted((counter, 2)).settle([2])
     assert rig.ledger.counter(RATE).window is counter.window
-    rig.ledger.dirty()
+    rig.ledger.dirty(1000)
     del counter
     rig.ledger.sweep()
     assert rig.ledger.counter(RATE).advance(rig.ledger.now()) == 2
@@ -354,7 +354,7 @@ def test_the_use_of_one_consumer_is_forgotten_also_in_the_saved_state() -> None:
     assert rig.ledger.forget("team", dry_run=True) == 3 and own.window.used == 1
     assert rig.ledger.forget("team") == 3
     assert [counter.window.used for counter in (own, of_client, *values)] == [0, 0, 0, 1]
-    assert {key: bool(state[-1]) for key, state in rig.ledger.dirty()} == {
+    assert {key: bool(state[-1]) for key, state in rig.ledger.dirty(1000)} == {
         own.window.key: False, of_client.window.key: False, values[0].window.key: False, values[1].window.key: True,
     }
 
@@ -369,7 +369,7 @@ def test_a_threshold_that_was_reported_before_a_restart_is_not_reported_again() 
 
     (counter,) = before.use((warns,))
     assert spend(before, counter, 6) == [0.5]
-    after.ledger.load(before.ledger.dirty())
+    after.ledger.load(before.ledger.dirty(1000))
     (counter,) = after.use((warns,))
     assert spend(after, counter, 1) == []
     assert spend(after, counter, 2) == [0.9]
