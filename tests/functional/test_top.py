@@ -265,3 +265,19 @@ def test_without_a_relayd_it_ends_with_the_reason(busy: Relay) -> None:
         top.terminal.wait(lambda: top.process.poll() is not None)
         top.terminal.shows("relayd: nothing to show:")
         assert top.process.returncode == 1 and b"\x1b[?1049h" not in top.terminal.raw
+
+
+def test_a_stop_by_the_user_restores_the_terminal_until_it_goes_on(busy: Relay) -> None:
+    with Top(busy) as top:
+        top.terminal.wait(lambda: len(top.models) == 3)
+        top.process.send_signal(signal.SIGTSTP)
+        state = Path(f"/proc/{top.process.pid}/stat")
+        top.terminal.wait(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
+        top.terminal.wait(lambda: top.terminal.raw.endswith(b"\x1b[?1049l"))
+        assert termios.tcgetattr(top.slave) == top.before
+        top.process.send_signal(signal.SIGCONT)
+        top.terminal.wait(lambda: top.terminal.raw.count(b"\x1b[?1049h") == 2)
+        top.press("2")
+        top.terminal.shows("127.0.0.1:11")
+        top.press("q")
+        assert top.ends() == 0
