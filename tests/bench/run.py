@@ -22,6 +22,7 @@ from tests.bench import growth, nasty, nasty_answers, scale, small, streams, tra
 from tests.bench.rig import AI_VARIANTS, LOAD_CORE, VARIANTS, Rig, has
 
 Row = dict[str, Any]
+CORES = len(os.sched_getaffinity(0))  # before this process binds itself to one of them
 
 
 def run_small(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
@@ -105,7 +106,13 @@ def run_nasty_answers(rig: Rig, peers: list[str], options: argparse.Namespace) -
 
 def run_scale(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:
     """Two instances on one port, on two cores, beside one."""
-    return scale.measure(rig, options.rounds or (2 if options.quick else 6), 2 if options.quick else 4)
+    if len(scale.CORES) > CORES:
+        sys.stderr.write(f"scale: {scale.remark(CORES)}\n")
+        return []
+    rows = scale.measure(rig, options.rounds or (2 if options.quick else 6), 2 if options.quick else 4, CORES)
+    if said := scale.remark(CORES, max(row["waited"] for row in rows)):
+        sys.stderr.write(f"scale: {said}\n")
+    return rows
 
 
 def run_growth(rig: Rig, peers: list[str], options: argparse.Namespace) -> list[Row]:

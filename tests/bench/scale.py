@@ -4,8 +4,8 @@
    seldom equal. The load is a process group of its own, on the last core.
 2. `scale_cpu` is what two instances could serve, relative to one, if nothing but their CPU limits them: the CPU of a
    request with one instance, on both cores together, divided by that with two. It shows what they cost each other.
-3. `scale_req_s` is the measured throughput. It means something only if load and upstream have cores of their own: with
-   fewer than four cores the load competes with the second instance.
+3. `scale_req_s` is the measured throughput, for which load and upstream need cores of their own: with fewer than four
+   cores the load competes with the second instance. Then it is not stated, and `remark` says why.
 4. `waited` is the time in which an instance could run and had no processor, relative to the time that it ran. Above 0.1
    the machine was busy with other things: `scale_req_s` then says nothing, and `scale_cpu` little.
 """
@@ -27,6 +27,20 @@ CONNECTIONS = 256  # the kernel distributes connections: with so many, both inst
 CORES = (PROXY_CORE, PROXY_CORE + 1)
 PLACES = {"one_first": CORES[:1], "one_second": CORES[1:], "two": CORES}
 GOAL = 1.9
+MOST_WAITED = 0.1
+NEEDED = len(CORES) + 2  # one for the load, and one for the upstream
+
+
+def remark(cores: int, waited: float = 0.0) -> str:
+    """What the figures do not say on a machine with so many cores, whose instances have waited so long; empty if they are
+    sound."""
+    if cores < len(CORES):
+        return f"not measured: two instances need two cores, and there is {cores}"
+    if waited > MOST_WAITED:
+        return f"the machine was busy: the instances waited {waited:.2f} of their time for a core; repeat it when it is idle"
+    if cores < NEEDED:
+        return f"{cores} cores: load and upstream run beside the instances, so throughput says nothing (it needs {NEEDED}); scale_cpu does"
+    return ""
 
 
 def is_ready(socket_path: str) -> bool:
@@ -75,13 +89,13 @@ def shoot(rig: Rig, running: list[Running], seconds: float) -> Run:
     return Run(shot, max(used) / max(1, sum(used)), waited / max(1, sum(used)))
 
 
-def measure(rig: Rig, rounds: int, seconds: float) -> list[dict[str, Any]]:
+def measure(rig: Rig, rounds: int, seconds: float, cores: int) -> list[dict[str, Any]]:
     upstream = rig.upstream()
     groups: dict[str, list[Running]] = {}
     runs: dict[str, list[Run]] = {name: [] for name in PLACES}
     try:
-        for name, cores in PLACES.items():
-            groups[name] = instances(rig, name, upstream.port, cores)
+        for name, places in PLACES.items():
+            groups[name] = instances(rig, name, upstream.port, places)
             shoot(rig, groups[name], 1)
         for _ in range(rounds):
             for name, running in groups.items():
@@ -105,7 +119,8 @@ def measure(rig: Rig, rounds: int, seconds: float) -> list[dict[str, Any]]:
         })
     *ones, two = rows
     two["scale_cpu"] = round(sum(one["cpu_us"] for one in ones) / two["cpu_us"], 2)
-    two["scale_req_s"] = round(2 * two["req_s"] / sum(one["req_s"] for one in ones), 2)
+    if cores >= NEEDED:
+        two["scale_req_s"] = round(2 * two["req_s"] / sum(one["req_s"] for one in ones), 2)
     two["goal"] = GOAL
     two["own_load_core"] = LOAD_CORE not in CORES
     return rows
