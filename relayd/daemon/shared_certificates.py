@@ -35,7 +35,7 @@ from relayd.telemetry.journal import Journal
 
 TICK_S = 1.0
 LEASE_MS = 20_000  # renewed each tick
-SETTLE_S = 5.0  # machines that start together know of each other before one of them orders
+SETTLE_S = 8.0  # after a start or an outage of Redis, all machines know of each other before one of them orders
 ANSWER_S, ANSWER_STEP_S = 8.0, 0.2
 CALL_S = 15.0  # the store ends a call much earlier
 PAGE = 20  # texts of one call, some 10 KB each
@@ -141,10 +141,15 @@ class SharedCertificates:
             server, items = settings[0], registry.load("relayd.acme", "shared_items")
             if self._group is None or settings != self._settings:
                 self._group = Group(server, key, items)
-                server.on_change(lambda _: self.tick())
+                server.on_change(self._on_available)
             self._group.texts = items.SharedItems(self._state, key, self._host, specs)
             self._group.is_stale = True
         self._settings = settings
+
+    def _on_available(self, available: bool) -> None:
+        if not available and self._group is not None:
+            self._group.since_s = None
+        self.tick()
 
     def start(self, timers: Timers) -> None:
         timers.every("shared_certificates", TICK_S, self.tick)

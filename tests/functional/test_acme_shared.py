@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -129,6 +130,35 @@ class Machines:
         serials = {str(self.presented(number, name).get("serialNumber", "")) for number in range(len(self.relays))}
         return serials.pop() if len(serials) == 1 else ""
 
+    @contextlib.contextmanager
+    def serving(self, name: str) -> Iterator[None]:
+        """All machines serve and know of each other; then the certificate is due on all of them at the same moment."""
+        for one in self.relays:
+            self.note(one, name, time.time() + 3600)
+        with contextlib.ExitStack() as stack:
+            for one in self.relays:
+                stack.enter_context(one)
+            until(self.are_members)
+            for one in self.relays:
+                self.note(one, name, 0.0)
+                one.write({"daemon": {"drain_timeout": "3s"}})
+            reloads = [threading.Thread(target=one.admin, args=("/reload", "POST")) for one in self.relays]
+            for thread in reloads:
+                thread.start()
+            for thread in reloads:
+                thread.join()
+            yield
+
+    @staticmethod
+    def note(one: Relay, name: str, next_try: float) -> None:
+        folder = one.folder / "state/acme/certificates"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps({"next_try": next_try}))
+
+    def are_members(self) -> bool:
+        members = self.redis.keys("*:acme:*:members")
+        return bool(members) and len(self.redis.ask("HKEYS", members[0])) == len(self.relays)
+
     def close(self) -> None:
         for one in self.balancers:
             one.__exit__()
@@ -151,7 +181,7 @@ def test_one_machine_orders_and_both_serve_the_certificate(folder: Path, pebble:
     name, orders = f"{kind.partition('-')[0]}.example.org", pebble.orders()
     machines = Machines(folder, pebble, redis, name, challenges=[kind])
     try:
-        with machines.relays[0], machines.relays[1]:
+        with machines.serving(name):
             until(lambda: machines.all_present(name))
             assert pebble.orders() == orders + 1
             served = machines.balancers[kind == "tls-alpn-01"].served
@@ -170,7 +200,7 @@ def test_the_machine_that_is_asked_renews_and_both_serve_the_new_certificate(fol
     name, orders = "renewed.example.org", pebble.orders()
     machines = Machines(folder, pebble, redis, name, challenges=["http-01"])
     try:
-        with machines.relays[0], machines.relays[1]:
+        with machines.serving(name):
             first = until(lambda: machines.all_present(name))
             owner = 0 if not certificate(machines.relays[0], name)["origin"] else 1
             other = machines.relays[1 - owner]
@@ -196,24 +226,24 @@ def test_another_machine_orders_after_the_one_that_orders_was_killed(folder: Pat
     balancer = machines.balancers[0]
     balancer.may_serve.clear()
     try:
-        with machines.relays[1] as second:
-            with machines.relays[0] as first:
-                until(balancer.is_asked.is_set)
-                holder = redis.ask("HGET", state_key(redis), "holder")
-                assert any(list((one.folder / "state/acme/challenges/http-01").iterdir()) for one in (first, second))
-                dead, left = (first, second) if is_ordering(first) else (second, first)
-                os.kill(dead.pid, signal.SIGKILL)
-                assert dead.process is not None
-                dead.process.wait()
-                balancer.may_serve.set()
-                assert left.admin(f"/certs/{name}/renew", "POST")[0] == 200  # it does not wait for the pause after a failed attempt
-                until(lambda: is_obtained(left, name))
-                assert redis.ask("HGET", state_key(redis), "holder") != holder
-                dead.process = None
-                dead.start()
-                until(partial(is_obtained, dead, name))
-                until(lambda: machines.all_present(name))
-                assert certificate(dead, name)["origin"] and not certificate(dead, name)["warning"]
+        with machines.serving(name):
+            until(balancer.is_asked.is_set)
+            holder = redis.ask("HGET", state_key(redis), "holder")
+            first, second = machines.relays
+            assert all(list((one.folder / "state/acme/challenges/http-01").iterdir()) for one in (first, second))
+            dead, left = (first, second) if is_ordering(first) else (second, first)
+            os.kill(dead.pid, signal.SIGKILL)
+            assert dead.process is not None
+            dead.process.wait()
+            balancer.may_serve.set()
+            assert left.admin(f"/certs/{name}/renew", "POST")[0] == 200  # it does not wait for the pause after a failed attempt
+            until(lambda: is_obtained(left, name))
+            assert redis.ask("HGET", state_key(redis), "holder") != holder
+            dead.process = None
+            dead.start()
+            until(partial(is_obtained, dead, name))
+            until(lambda: machines.all_present(name))
+            assert certificate(dead, name)["origin"] and not certificate(dead, name)["warning"]
     finally:
         machines.close()
 
@@ -227,14 +257,14 @@ def has_logged(one: Relay, text: bytes) -> bool:
 
 
 def is_ordering(one: Relay) -> bool:
-    return any((one.folder / "state/acme/accounts").iterdir())
+    return any((one.folder / "state/acme/accounts").glob("*"))
 
 
 def test_without_redis_machines_serve_and_restart_with_what_they_have(folder: Path, pebble: Pebble, redis: Redis) -> None:
     name = "away.example.org"
     machines = Machines(folder, pebble, redis, name, challenges=["http-01"])
     try:
-        with machines.relays[0], machines.relays[1]:
+        with machines.serving(name):
             serial = until(lambda: machines.all_present(name))
             redis.kill()
             orders = pebble.orders()
@@ -242,7 +272,7 @@ def test_without_redis_machines_serve_and_restart_with_what_they_have(folder: Pa
         with machines.relays[0] as first, machines.relays[1]:
             assert machines.all_present(name) == serial, "from the own state"
             redis.start()
-            until(lambda: redis.keys("*:acme:*:texts"))  # Redis had lost everything
+            until(lambda: redis.keys("*:acme:*:texts") and machines.are_members())  # Redis had lost everything
             assert pebble.orders() == orders
             assert first.admin(f"/certs/{name}/renew", "POST")[0] == 200
             until(lambda: machines.all_present(name) not in ("", serial))
