@@ -27,7 +27,7 @@ from tests.aids.ports import free_port
 from tests.functional.harness.client import Client
 from tests.functional.harness.redis import Redis, missing
 from tests.functional.harness.relay import ROOT, Relay
-from tests.functional.test_acme import OK, certificate, is_obtained, until
+from tests.functional.test_acme import OK, WAIT_S, certificate, is_obtained, until
 
 pytest.importorskip("acme", reason="needs python3-acme")
 pytestmark = [needs_pebble(), pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -237,7 +237,7 @@ def test_another_machine_orders_after_the_one_that_orders_was_killed(folder: Pat
             dead.process.wait()
             balancer.may_serve.set()
             assert left.admin(f"/certs/{name}/renew", "POST")[0] == 200  # it does not wait for the pause after a failed attempt
-            until(lambda: is_obtained(left, name))
+            until(lambda: is_obtained(left, name), 3 * WAIT_S)
             assert redis.ask("HGET", state_key(redis), "holder") != holder
             dead.process = None
             dead.start()

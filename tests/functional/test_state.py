@@ -103,11 +103,31 @@ def test_all_that_is_held_about_one_consumer_is_shown_and_deleted(relay: Relay) 
     assert command(relay, "forget", "--consumer", "ann").startswith("deleted of ann: 1 session,")
     rest = {key: count for key, count in expected.items() if key[0] == "bob"}
     until(lambda: held(relay) == rest, what=str(rest))
+    files = ("--state", relay.environment["STATE_DIRECTORY"])
+    assert "relayd runs" in refused(relay, "show", *files)
     assert relay.stop() == 0
+    assert {(one["consumer"], one["kind"]): one["entries"] for one in json.loads(command(relay, "show", "--json", *files))} == rest
+    said = command(relay, "forget", "--consumer", "bob", "--dry-run", *files)
+    assert said == "would delete of bob: 1 session, 0 session_endpoint, 0 stored, 2 window, 1 spend\n"
     relay.start()
     assert held(relay) == rest
     assert (ask(relay, "ann"), ask(relay, "bob")) == (200, 429)
     assert b"state_forgotten" in relay.output()
+
+
+def test_a_consumer_is_forgotten_while_relayd_does_not_run(relay: Relay) -> None:
+    for name in ("ann", "bob"):
+        assert ask(relay, name, b"/api/session", b"PUT") == 201
+        assert [ask(relay, name) for _ in range(4)] == [200] * 3 + [429]
+    until(lambda: held(relay)["ann", "spend"] == held(relay)["bob", "window"] - 1 == 1)
+    assert relay.stop() == 0
+    state = relay.environment["STATE_DIRECTORY"]
+    said = command(relay, "forget", "--consumer", "ann", "--state", state)
+    assert said == "deleted of ann: 1 session, 0 session_endpoint, 0 stored, 2 window, 1 spend\n"
+    assert "no folder" in refused(relay, "show", "--state", f"{state}/none").replace("is not a folder", "no folder")
+    relay.start()
+    assert {name for name, _ in held(relay)} == {"bob"}
+    assert (ask(relay, "ann"), ask(relay, "bob")) == (200, 429)
 
 
 def test_what_is_not_there_and_wrong_usage(relay: Relay) -> None:
