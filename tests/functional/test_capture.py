@@ -366,6 +366,7 @@ def test_a_capture_ends_with_its_time_and_with_its_client(relay: Relay, upstream
         code, _, errors = capture.ended()
         assert code == 0 and "its time is over" in errors
     with Capture(relay, "--for", "10m") as capture:
+        assert "capture: 0 exchanges" in cli(relay, "status").stdout and "on for 9m" in cli(relay, "status").stdout
         second = cli(relay, "capture")
         assert second.returncode == 1 and "A capture is on already" in second.stderr
         capture.process.send_signal(signal.SIGKILL)  # nobody says goodbye

@@ -178,7 +178,9 @@ def test_a_turn_of_a_websocket_session_is_an_exchange(relay: Relay, upstream: Up
         peer.send(chunk(b"data: " + json.dumps(delta).encode() + b"\n\ndata: [DONE]\n\n") + b"0\r\n\r\n")
 
     upstream.script = script
-    with Capture(relay) as capture, Turns(relay.port) as turns:
+    with Turns(relay.port) as turns, Capture(relay) as capture:
+        turns.turn(model="m", input="hello")  # the session was open before the capture
+        assert capture.next()["record"]["route"] == "responses"
         for _ in range(2):
             turns.turn(model="m", input="hello")
             found = capture.one()

@@ -61,6 +61,11 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
             yield paint(line, "red")
     elif store and "server" in store:
         yield f"store {store['kind']} {store['server']}, changes that wait: {store['waiting']}"
+    capture = data.get("capture")  # missing in the reply of an older daemon
+    if capture and (capture["is_on"] or capture["exchanges"]):
+        until = f", on for {span(capture['ends_in_s'])} at the latest" if capture["is_on"] else ""
+        kept = f"capture: {capture['exchanges']} exchanges, {amount(capture['bytes'])} bytes{until}"
+        yield paint(kept, "yellow")
     yield ""
     rows = [("LISTENER", "ADDRESS")]
     rows += [(one["name"], one["address"] + (" TLS" if one["tls"] else "")) for one in data["listeners"]]
