@@ -15,7 +15,8 @@ from __future__ import annotations
 import enum
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from relayd.dataclass import dataclass
 
 
 class Fault(enum.Enum):

@@ -12,7 +12,7 @@ Providers count differently; every dialect converts its provider's counts to the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from relayd.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

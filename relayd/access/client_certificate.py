@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from relayd.dataclass import dataclass
 
 # The attributes of a subject by the long names of OpenSSL, with their short names (RFC 4514 3, RFC 5280 appendix A).
 _SHORT = {

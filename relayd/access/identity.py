@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from relayd.dataclass import dataclass
 from relayd.limits.gate import Gate
 from relayd.limits.limit_set import LimitSet
 from relayd.wire.glob import Glob

@@ -10,9 +10,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from relayd.access.key_set import KeySet
+from relayd.dataclass import dataclass
 
 UNKNOWN_S = 60.0  # between two readings because of an unknown kid
 FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0

@@ -14,8 +14,9 @@ import base64
 import binascii
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from relayd.dataclass import dataclass
 
 MAX_BYTES = 16 * 1024
 MAX_KID_CHARS = 512

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from relayd.access.token import OtherIssuer, TokenFault, Untimely
+from relayd.dataclass import dataclass
 
 MAX_NAME_CHARS = 128
 MAX_MODELS = 100

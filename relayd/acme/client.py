@@ -17,7 +17,6 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import josepy
@@ -29,6 +28,7 @@ from relayd import __version__, clock
 from relayd.acme.connections import Connections, read_bounded
 from relayd.acme.state import TOKEN
 from relayd.config.acme import Acme
+from relayd.dataclass import dataclass
 
 T = TypeVar("T")
 REQUEST_TIMEOUT_S = 20

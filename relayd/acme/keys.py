@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from relayd import clock
+from relayd.dataclass import dataclass
 
 ACME_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")  # RFC 8737 3
 CHALLENGE_LIFETIME_S = 86400

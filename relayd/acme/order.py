@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from relayd import clock
@@ -22,6 +22,7 @@ from relayd.acme.keys import Leaf, challenge_pem, key_pem, new_key, read_leaf, r
 from relayd.acme.sharing import Lease
 from relayd.acme.spec import CertificateSpec
 from relayd.acme.state import MAX_BYTES, UNFINISHED, Record, State
+from relayd.dataclass import dataclass
 from relayd.schema.files import FileFault, read_file
 
 RECORD_PREFIX = "_acme-challenge."

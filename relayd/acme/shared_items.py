@@ -20,7 +20,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from relayd import clock
@@ -28,6 +28,7 @@ from relayd.acme.keys import Leaf, read_leaf
 from relayd.acme.order import add_challenge, examine
 from relayd.acme.spec import CertificateSpec
 from relayd.acme.state import MAX_BYTES, Record, State
+from relayd.dataclass import dataclass
 from relayd.schema.files import FileFault, read_file
 from relayd.wire.seal import SealError, seal, unseal
 

@@ -11,8 +11,9 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+from relayd.dataclass import dataclass
 
 
 class Away(Exception):

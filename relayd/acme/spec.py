@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from relayd.config.acme import Acme
 from relayd.config.https import acme_sections, challenge_kinds
 from relayd.config.listener import Listener
+from relayd.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from relayd.dataclass import dataclass
 from relayd.schema.files import FileFault, read_file
 
 MAX_BYTES = 1 << 20

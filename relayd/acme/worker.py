@@ -14,7 +14,7 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +23,7 @@ from relayd.acme import schedule
 from relayd.acme.sharing import Alone, Away, Lease, NoSharing, Sharing
 from relayd.acme.spec import CertificateSpec
 from relayd.acme.state import LockedByOther, Record, State
+from relayd.dataclass import dataclass
 
 LONGEST_WAIT_S = 60.0
 OTHER_S = 2.0  # between two looks while another instance orders

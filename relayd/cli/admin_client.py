@@ -8,10 +8,10 @@ import os
 import pwd
 import re
 import socket
-from dataclasses import dataclass
 
 from relayd.cli.config_file import add_config_option, config_file
 from relayd.daemon import admin_socket_path
+from relayd.dataclass import dataclass
 
 UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 

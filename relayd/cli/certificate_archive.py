@@ -14,9 +14,9 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from relayd.acme.state import MAX_BYTES, State, write_atomically
+from relayd.dataclass import dataclass
 from relayd.server.expiry import validity_of_all
 
 MEMBER = re.compile(r"(accounts/[A-Za-z0-9._-]{1,300}\.json|certificates/[A-Za-z0-9._-]{1,260}\.(json|pem))")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from relayd import clock
 from relayd.cli.output import plain
 from relayd.daemon.preflight import DAY_S, day_of, remaining
+from relayd.dataclass import dataclass
 from relayd.server.certificate import CertificateDetails, details
 from relayd.upstream.spec import UpstreamSpec
 from relayd.upstream.transport.inspection import Inspection

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from relayd.access.identity import Identity
 from relayd.config.address import parse_listen
 from relayd.config.listener import Listener
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.plan.diff import looks_secret
 from relayd.plan.plan import Plan, PlannedRoute, Target

@@ -15,10 +15,11 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from relayd.access.issued_key import digest_of
+from relayd.dataclass import dataclass
 
 SHORTEST_KEY = 16
 _HASH = re.compile(r"[0-9a-fA-F]{64}")

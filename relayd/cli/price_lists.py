@@ -10,10 +10,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from relayd.dataclass import dataclass
 from relayd.money import AMOUNT_PATTERN
 from relayd.schema.show import show_text
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import yaml
@@ -23,6 +23,7 @@ from relayd.config.model import Config
 from relayd.config.prices import file_of, with_prices
 from relayd.config.tree import Stop, TooDeep, Tree
 from relayd.config.upstream import Endpoint, EndpointList
+from relayd.dataclass import dataclass
 from relayd.errors import ConfigError, Finding
 from relayd.schema.build import Builder
 from relayd.schema.files import FileFault, read_file

@@ -10,8 +10,9 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from relayd.dataclass import dataclass
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence
 
 DEPTH = 32

@@ -14,7 +14,7 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd import clock
 from relayd.acme.spec import specs_of
@@ -26,6 +26,7 @@ from relayd.daemon.preflight import Expiry, day_of, listener_expiries, remaining
 from relayd.daemon.shared_certificates import SharedCertificates
 from relayd.daemon.shared_state import shared_server
 from relayd.daemon.timers import Timers
+from relayd.dataclass import dataclass
 from relayd.errors import ConfigError
 from relayd.plan.plan import Plan
 from relayd.plan.specs import stamps_of

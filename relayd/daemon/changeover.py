@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 
 from relayd import clock
 from relayd.acme.state import State
@@ -25,6 +24,7 @@ from relayd.daemon import admin_socket_path
 from relayd.daemon.preflight import Expiry, pem_stamps, preflight
 from relayd.daemon.state_dir import acme_folder, open_store
 from relayd.daemon.turns import at_once
+from relayd.dataclass import dataclass
 from relayd.errors import ConfigError, ExchangeError, Finding
 from relayd.plan.carryover import Carryover, carryover
 from relayd.plan.compile import compile_plan

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import resource
 import sys
-from dataclasses import dataclass
 
 import tornado
 
 from relayd import __version__
+from relayd.dataclass import dataclass
 from relayd.upstream.transport.library import libcurl_version, pycurl_version
 
 FLOORS = {"Python": (3, 11), "Tornado": (6, 2), "pycurl": (7, 45, 2), "libcurl": (7, 88)}

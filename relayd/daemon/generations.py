@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from relayd.dataclass import dataclass
 
 SYSTEM_STATE = "/var/lib/relayd"
 FOLDER = "generations"

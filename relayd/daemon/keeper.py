@@ -25,11 +25,12 @@ import select
 import signal
 import socket
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd import clock
 from relayd.daemon.descriptors import close_all, connect_manager, identity, inherited_descriptors, renumbered
 from relayd.daemon.processes import describe_exit, exit_by_signal, log, service_processes
+from relayd.dataclass import dataclass
 
 MESSAGE_BYTES = 64 * 1024
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD

@@ -19,11 +19,12 @@ from relayd.proxy.gateway import Gateway
 from relayd.proxy.steps import Work
 from relayd.telemetry.journal import Journal
 from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.event import UpstreamEvent
 from relayd.upstream.spec import UpstreamSpec
 from relayd.upstream.transport.client import StreamClient
 from relayd.upstream.transport.listing import ModelListFetcher
 from relayd.upstream.transport.probe import Probes
-from relayd.upstream.upstream import Upstream, UpstreamEvent
+from relayd.upstream.upstream import Upstream
 from relayd.wire.json_steps import Steps
 
 TICK_S = 0.25

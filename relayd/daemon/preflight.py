@@ -16,7 +16,7 @@ import os
 import ssl
 import stat
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from relayd import clock, registry
@@ -30,6 +30,7 @@ from relayd.daemon.discovery import CHECKED
 from relayd.daemon.generations import SYSTEM_STATE
 from relayd.daemon.state_dir import acme_folder, shared_folder
 from relayd.daemon.unit import Unit
+from relayd.dataclass import dataclass
 from relayd.errors import ConfigError, Finding
 from relayd.plan.compile import compile_plan
 from relayd.plan.specs import discovery_spec, stamps_of

@@ -13,12 +13,12 @@ not tried by the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from relayd import clock
 from relayd.daemon.shared_server import SharedServer
 from relayd.daemon.timers import Timers
+from relayd.dataclass import dataclass
 from relayd.plan.plan import Plan
 from relayd.stores._redis_server import RedisServer, Script
 from relayd.upstream.breaker import CLOSED, OPEN, Breaker

@@ -17,7 +17,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from relayd import clock
@@ -25,6 +25,7 @@ from relayd.access.key_journal import KeyJournal, is_forgotten
 from relayd.access.key_record import KeyRecord
 from relayd.access.key_store import FILE
 from relayd.daemon.timers import Timers
+from relayd.dataclass import dataclass
 from relayd.plan.plan import Plan
 from relayd.stores._redis_failure import RedisFailure
 from relayd.stores._redis_server import RedisServer, Script

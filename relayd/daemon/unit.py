@@ -11,7 +11,8 @@ import os
 import pwd
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from relayd.dataclass import dataclass
 
 FOLDERS = (
     "/etc/systemd/system.control", "/run/systemd/system.control", "/etc/systemd/system", "/run/systemd/system",

@@ -17,9 +17,10 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.daemon.unit import Unit
+from relayd.dataclass import dataclass
 
 CREDENTIAL_STORES = ("/etc/credstore", "/run/credstore", "/usr/local/lib/credstore", "/usr/lib/credstore")
 FILE_BYTES = 1 << 20

@@ -7,9 +7,9 @@ same Draft, from which this module makes the YAML and the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from relayd import registry
+from relayd.dataclass import dataclass
 from relayd.importers._draft import Draft
 from relayd.importers._report import Entry
 from relayd.importers._sources import Source, SourceError, Sources

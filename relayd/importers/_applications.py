@@ -9,9 +9,9 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from relayd.dataclass import dataclass
 from relayd.importers._dotenv import Variable
 from relayd.importers._draft import Draft, Values, endpoint_fault
 from relayd.importers._report import Item

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._report import Item, Report
 from relayd.importers._sources import BLOCKS, DEPTH, Source, SourceError, Sources

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.patterns import fault_of_host, fault_of_path
+from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Draft, Values, is_key_field
 from relayd.importers._paths import is_portable, whole_path

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 
 from relayd.config.patterns import fault_of_host
+from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Draft, Values
 

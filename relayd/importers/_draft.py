@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from relayd.config.address import fault_of, parse_endpoint
 from relayd.config.fields import KEY_FIELDS
+from relayd.dataclass import dataclass
 from relayd.importers._report import Item, Report
 
 NOT_IMPORTED = 501  # the status of a route whose original could not be converted: nothing goes where it did not go

@@ -6,9 +6,9 @@ Lines of the same ACL are alternatives; the tokens after `if` are conjunctions, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from relayd.config.patterns import fault_of_host, fault_of_path
+from relayd.dataclass import dataclass
 from relayd.importers._draft import Draft, Values, is_key_field
 from relayd.importers._haproxy_backend import Line
 from relayd.importers._paths import whole_path

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.fields import field_name_fault, field_value_fault
+from relayd.dataclass import dataclass
 from relayd.importers._draft import Draft, Values, endpoint_fault, is_key_field
 from relayd.importers._report import Item
 from relayd.importers._sources import SourceError

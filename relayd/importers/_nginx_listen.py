@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Values
 from relayd.importers._nginx_proxy import Scope

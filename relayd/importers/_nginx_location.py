@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from relayd.config.fields import FRAMING, field_name_fault, field_value_fault
 from relayd.config.patterns import fault_of_location, fault_of_path
+from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Draft, Values, endpoint_fault, is_secret_name, plain_name
 from relayd.importers._nginx_proxy import ACCESS, Proxied, Scope

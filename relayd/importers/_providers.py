@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from relayd.dataclass import dataclass
 from relayd.importers._draft import Values
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from relayd.dataclass import dataclass
 
 FILES = 200
 DEPTH = 8

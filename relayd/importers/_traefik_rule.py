@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.patterns import fault_of_host, fault_of_path
+from relayd.dataclass import dataclass
 from relayd.importers._draft import Values, is_key_field
 from relayd.importers._paths import whole_path
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from relayd.dataclass import dataclass
 from relayd.importers._draft import is_secret_name
 from relayd.importers._report import Item, Report
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence

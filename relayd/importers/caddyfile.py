@@ -7,9 +7,10 @@ matcher, an access rule or a handler that relayd does not have closes the paths 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.patterns import fault_of_location
+from relayd.dataclass import dataclass
 from relayd.importers._caddy_grammar import Parser
 from relayd.importers._caddy_matcher import Matcher, Matchers
 from relayd.importers._caddy_proxy import Proxied, edit_headers

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.load import load_tree
+from relayd.dataclass import dataclass
 from relayd.importers._applications import Environment, application, caddy
 from relayd.importers._dotenv import Binding, Variable, bindings, expanded
 from relayd.importers._draft import Draft, is_secret_name

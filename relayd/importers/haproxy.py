@@ -7,10 +7,11 @@ path, host, method and header are conditions; an ACL or a rule that relayd does 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.fields import field_name_fault, field_value_fault
 from relayd.config.patterns import fault_of_location
+from relayd.dataclass import dataclass
 from relayd.importers._draft import Draft, Values, plain_name
 from relayd.importers._haproxy_acl import Conditions
 from relayd.importers._haproxy_backend import Line, after, backend, duration, least_tokens, tokens_of

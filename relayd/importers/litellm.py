@@ -8,9 +8,10 @@ what needs LiteLLM's database are reported, not converted; requests for an entry
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.load import load_tree
+from relayd.dataclass import dataclass
 from relayd.importers._dotenv import Binding, bindings, expanded
 from relayd.importers._draft import Draft, Values, endpoint_fault, is_secret_name, plain_name
 from relayd.importers._providers import PROVIDERS, Provider, provider_of

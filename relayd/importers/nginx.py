@@ -8,10 +8,10 @@ files or uses conditions answers 501, so that no request goes where nginx would 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from relayd.config.patterns import fault_of_host
+from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Draft, Values, endpoint_fault, plain_name
 from relayd.importers._nginx_grammar import Parser

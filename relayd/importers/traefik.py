@@ -7,9 +7,10 @@ rule or a middleware that relayd does not have closes the router: it answers 501
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.config.load import load_tree
+from relayd.dataclass import dataclass
 from relayd.importers._draft import Draft, Values, endpoint_fault
 from relayd.importers._sources import Source, Sources
 from relayd.importers._toml import toml_tree

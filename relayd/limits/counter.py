@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
+from relayd.dataclass import dataclass
 from relayd.limits.window import Moment, Span, Window
 from relayd.money import amount_text
 from relayd.schema.units import format_duration

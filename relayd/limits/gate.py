@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from relayd import clock
+from relayd.dataclass import dataclass
 from relayd.limits.permits import NO_PERMITS, Permits
 from relayd.limits.queue import WaitingQueue
 from relayd.limits.service_time import ServiceTime, margin

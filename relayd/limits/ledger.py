@@ -14,12 +14,12 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Reversible, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from relayd import clock
+from relayd.dataclass import dataclass
 from relayd.limits.counter import Counter, Rule, is_of, owner_of
 from relayd.limits.window import Moment, Span, Window
 from relayd.wire.json_steps import Steps

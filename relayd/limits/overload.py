@@ -13,8 +13,7 @@ Laws:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from relayd.dataclass import dataclass
 from relayd.limits.ticket import Refused
 
 OVERLOAD = "overload"

@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.usage import Usage
 from relayd.wire.glob import Glob, without_case
 

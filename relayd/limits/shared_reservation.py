@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from relayd.dataclass import dataclass
 from relayd.limits.counter import Counter
 from relayd.limits.ledger import Exceeded, Warned
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from relayd.dataclass import dataclass
 from relayd.limits.rate_queue import RateQueue
 
 SLOTS = 60

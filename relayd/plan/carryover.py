@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.plan.plan import Plan
 from relayd.upstream.upstream import Upstream
 

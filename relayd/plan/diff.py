@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from relayd.config.model import Config
+from relayd.dataclass import dataclass
 from relayd.money import amount_text
 from relayd.schema import Duration, Money, Secret, Size
 from relayd.schema.units import format_duration, format_size

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.access.consumers import Consumers
 from relayd.config.model import Config
 from relayd.config.route import Cors, Redirect, Respond, Route, RouteTimeouts
+from relayd.dataclass import dataclass
 from relayd.limits.counter import Counter
 from relayd.limits.gate import Gate, GateLimits
 from relayd.limits.limit_set import LimitSet

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from relayd.config.model import Config
 from relayd.config.resilience import Fallback
 from relayd.config.route import Route
+from relayd.dataclass import dataclass
 from relayd.limits.gate import Gate
 from relayd.limits.limit_set import LimitSet
 from relayd.plan.plan import Resilience, Target

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from relayd.config.route import HeaderEdits, Route
+from relayd.dataclass import dataclass
 from relayd.protocols import registry
 from relayd.wire.headers import HOP_BY_HOP, FieldEdits
 from relayd.wire.path import has_parent_segment, pattern

@@ -15,8 +15,9 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from relayd.dataclass import dataclass
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Refused
 

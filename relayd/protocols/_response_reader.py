@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from relayd import clock
+from relayd.dataclass import dataclass
 from relayd.protocols._event_pieces import PIECE_CHARS, in_pieces, is_long, size_of
 from relayd.protocols._json import parse_lenient, parse_lenient_steps
 from relayd.protocols._openai_errors import failure_of

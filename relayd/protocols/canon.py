@@ -16,9 +16,10 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from relayd.dataclass import dataclass
 from relayd.usage import Usage as Usage  # an event too: the token counts so far; the last one applies
 
 

@@ -8,9 +8,10 @@ No other package compares with a dialect's name: it reads a field of `Dialect`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from relayd.dataclass import dataclass
 from relayd.protocols.canon import Event, Failure, Request
 from relayd.protocols.rate_fields import RateFields
 from relayd.usage import Usage

@@ -12,12 +12,12 @@ carries structure, not framed bytes: a head, pieces of the body, the end. The sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Protocol
 
 from relayd.access.sessions import Session
 from relayd.config.sessions import SIGN_IN_COOKIE
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.proxy.request_body import Recipient
 from relayd.proxy.respond import Answer, answer

@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 from relayd import clock
+from relayd.dataclass import dataclass
 from relayd.proxy.account import more_of
 from relayd.proxy.attempt import Attempt
 from relayd.proxy.capture_masking import Masks, mask_steps

@@ -15,8 +15,8 @@ its record has the estimated cost too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.limits import estimate
 from relayd.limits.counter import COST, REQUESTS, Amounts, Counter
 from relayd.limits.ledger import Observer, Reservation

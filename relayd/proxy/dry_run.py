@@ -8,11 +8,11 @@ recorded request contains none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from relayd import clock
 from relayd.access.identity import Identity
 from relayd.access.sessions import Sessions
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.limits.failed_keys import FailedKeys
 from relayd.limits.ledger import Ledger

@@ -9,10 +9,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relayd import clock
 from relayd.access.consumers import Consumers
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Plan, PlannedRoute, Resilience, Target
 from relayd.proxy.captured import CapturedExchange

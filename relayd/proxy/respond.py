@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from enum import Enum
 
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError, Fault, Kind
 from relayd.plan.plan import PlannedRoute
 from relayd.protocols.canon import Failure

@@ -12,8 +12,7 @@ Pure: takes results, returns decisions; no sockets, no timers, no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Target
 from relayd.protocols.canon import Failure

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from relayd.dataclass import dataclass
 from relayd.routing.matchers import Head
 from relayd.routing.table import Table
 

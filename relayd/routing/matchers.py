@@ -13,10 +13,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.wire.glob import Glob
 from relayd.wire.headers import METHOD_OVERRIDES, PATH_OVERRIDES, folded_name_of

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from relayd.dataclass import dataclass
 from relayd.wire.glob import Glob, without_case
 
 SHOWN = 20

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from relayd.dataclass import dataclass
 from relayd.errors import Finding
 from relayd.schema import secrets
 from relayd.schema.describe import (

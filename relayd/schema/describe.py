@@ -12,10 +12,10 @@ import functools
 import types
 import typing
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from relayd import registry
+from relayd.dataclass import dataclass
 from relayd.schema.types import Duration, Money, Secret, Size
 
 

@@ -9,7 +9,8 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from relayd.dataclass import dataclass
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 

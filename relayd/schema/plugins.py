@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from relayd import registry
+from relayd.dataclass import dataclass
 from relayd.schema.describe import why_unavailable
 from relayd.schema.types import section, setting
 
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """One module of a plug-in folder in a section. `key` is the key of its options, "" if they are flat."""
 

@@ -7,6 +7,8 @@ import hmac
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar, dataclass_transform
 
+from relayd.dataclass import dataclass
+
 T = TypeVar("T")
 
 
@@ -104,57 +106,9 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _init(self: Any, **given: Any) -> None:
-    """Raises TypeError for a name that is not a key, and without a required key."""
-    for field in dataclasses.fields(self):
-        if field.name in given:
-            value = given.pop(field.name)
-        elif field.default is not REQUIRED:
-            value = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-        else:
-            raise TypeError(f"{type(self).__name__} needs {field.name}")
-        object.__setattr__(self, field.name, value)
-    if given:
-        raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
-
-
-def _values(made: Any) -> tuple[Any, ...]:
-    return tuple([getattr(made, field.name) for field in dataclasses.fields(made)])
-
-
-def _eq(self: Any, other: object) -> bool:
-    return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
-
-
-def _hash(self: Any) -> int:
-    return hash(_values(self))
-
-
-def _repr(self: Any) -> str:
-    shown = [f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self)]
-    return f"{type(self).__qualname__}({', '.join(shown)})"
-
-
-def _setattr(self: Any, name: str, value: Any) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-
-
-def _delattr(self: Any, name: str) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
-
-
-_METHODS: dict[str, Callable[..., Any]] = {
-    "__init__": _init, "__eq__": _eq, "__hash__": _hash, "__repr__": _repr, "__setattr__": _setattr,
-    "__delattr__": _delattr,
-}
-
-
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting,))
 def section(*, shorthand: str | None = None, one_of: bool = False) -> Callable[[type[T]], type[T]]:
     """Make a class a section of relayd.yaml: a frozen, slotted, keyword-only dataclass with its manual as docstring.
-    Its methods are those of `_METHODS`: functions that dataclasses generates for each class took a sixth of a start.
 
     `shorthand` names the key that a bare scalar is the value of (`endpoints: ["http://a"]` means `{url: "http://a"}`).
     `one_of` requires exactly one key.
@@ -163,9 +117,7 @@ def section(*, shorthand: str | None = None, one_of: bool = False) -> Callable[[
     """
 
     def make(cls: type[T]) -> type[T]:
-        made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=True)(cls)
-        for name, method in _METHODS.items():
-            setattr(made, name, method)
+        made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
         made.__section__ = {"shorthand": shorthand, "one_of": one_of}  # type: ignore[attr-defined]
         return made
 

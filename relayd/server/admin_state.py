@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
 
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.limits.counter import is_of, owner_of
 from relayd.limits.limit_set import network_of

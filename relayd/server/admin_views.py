@@ -12,11 +12,12 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 from urllib.parse import unquote
 
 from relayd import __version__, clock
+from relayd.dataclass import dataclass
 from relayd.proxy.capture import Captures
 from relayd.proxy.gateway import Gateway
 from relayd.server import admin_keys, admin_live

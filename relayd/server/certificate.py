@@ -7,12 +7,12 @@ tenth of a second and ten megabytes.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from relayd import clock
+from relayd.dataclass import dataclass
 
 MAX_BYTES = 1 << 20
 

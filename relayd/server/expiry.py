@@ -6,7 +6,8 @@ import base64
 import binascii
 import datetime
 import re
-from dataclasses import dataclass
+
+from relayd.dataclass import dataclass
 
 BLOCK = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END")
 MOST_AUTHORITIES = 20  # distinct subjects of a file

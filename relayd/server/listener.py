@@ -14,7 +14,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from tornado.ioloop import IOLoop, PeriodicCallback
@@ -23,6 +23,7 @@ from tornado.tcpserver import TCPServer
 from relayd import clock
 from relayd.acme.state import State
 from relayd.config.listener import Listener as ListenerSection
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.proxy.gateway import Gateway
 from relayd.server.acceptor import RETRY_S, Acceptor

@@ -28,8 +28,9 @@ A kind is a module with a docstring (its manual entry), `Options` (its keys of `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from relayd.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

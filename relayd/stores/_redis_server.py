@@ -19,10 +19,11 @@ import hashlib
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from relayd import clock, registry
+from relayd.dataclass import dataclass
 from relayd.stores._redis_failure import RedisFailure, failure_of
 from relayd.stores._redis_link import Delivery, Done, Link, Operation
 from relayd.stores._redis_settings import Address, RedisSettings

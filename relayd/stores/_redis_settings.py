@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from relayd.dataclass import dataclass
 from relayd.schema import Secret
 
 Address = tuple[str, int] | str  # host and port, or the path of a Unix socket

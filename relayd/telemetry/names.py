@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from relayd.dataclass import dataclass
 
 Kind = Literal["counter", "timer", "gauge"]
 

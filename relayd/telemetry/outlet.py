@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from relayd.dataclass import dataclass
 from relayd.telemetry.journal import Journal
 
 

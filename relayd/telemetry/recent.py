@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from dataclasses import dataclass
 
 from relayd import clock
+from relayd.dataclass import dataclass
 from relayd.telemetry.outcome import Record
 
 INTERVAL_S = 10

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from relayd.dataclass import dataclass
 
 NAMED = ("route", "upstream", "consumer", "model", "outcome")
 

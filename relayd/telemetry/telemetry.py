@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import TextIO
 
 from relayd import clock, registry
+from relayd.dataclass import dataclass
 from relayd.errors import ConfigError, Finding, OptionError
 from relayd.telemetry.access_log import AccessLog
 from relayd.telemetry.journal import Journal

@@ -7,8 +7,8 @@ if the trace is sampled, and are bounded by MAX_CHILDREN.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.wire.trace_context import RANDOM, SAMPLED, TraceParent
 
 MAX_CHILDREN = 64  # attempts, and waits; further ones are only counted

@@ -12,7 +12,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from relayd.dataclass import dataclass
 
 
 class Blame(enum.Enum):

@@ -9,10 +9,10 @@ which ends it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from relayd import clock, registry
+from relayd.dataclass import dataclass
 from relayd.upstream.spec import DiscoverySpec
 
 FOLDER = "relayd.upstream.discovery"

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from relayd.dataclass import dataclass
 from relayd.upstream.classify import Classification
 
 CLASSES = ("unavailable", "overloaded", "context_length", "refused_content", "any")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.upstream.endpoint import DISABLED, FAILING, PASSING, UNKNOWN, Endpoint
 from relayd.upstream.spec import HealthSpec
 

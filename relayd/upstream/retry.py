@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.upstream.classify import Classification
 from relayd.upstream.spec import RetrySpec
 

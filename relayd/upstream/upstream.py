@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from relayd import clock
 from relayd.protocols.dialect import run_steps
@@ -25,6 +25,7 @@ from relayd.upstream.breaker import HALF_OPEN
 from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.discovered import Discovered
 from relayd.upstream.endpoint import ADMINISTRATIVE, UNKNOWN, Connect, Endpoint, described
+from relayd.upstream.event import NO_DETAILS, UpstreamEvent, ignore_event
 from relayd.upstream.health import Checker, CheckResult
 from relayd.upstream.keys import Keys
 from relayd.upstream.lease import Lease
@@ -38,23 +39,6 @@ from relayd.wire.json_steps import Steps
 NO_RETRIES = RetrySpec()
 _GOOD = Blame.GOOD
 UNWRITTEN = BreakerSpec(refuses=False)
-NO_DETAILS: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamEvent:
-    """A state change for the log. `event` is in the past tense; `address` is empty if it concerns all endpoints.
-    `details` are further fields of the log line."""
-
-    event: str
-    upstream: str
-    address: str = ""
-    why: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
-
-
-def ignore_event(change: UpstreamEvent) -> None:
-    """The default of `on_change`."""
 
 
 class Upstream:

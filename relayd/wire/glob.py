@@ -9,7 +9,7 @@ not miss `GPT-VIP`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from relayd.dataclass import dataclass
 
 
 def without_case(text: str) -> str:

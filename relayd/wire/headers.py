@@ -8,8 +8,9 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from relayd.dataclass import dataclass
 
 V = TypeVar("V")
 LIMIT = 4096

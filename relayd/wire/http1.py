@@ -15,9 +15,9 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 
+from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
 from relayd.wire.head_shape_cache import ShapeCache, digits, field, literal
 from relayd.wire.headers import (

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from relayd.dataclass import dataclass
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_LINE = 107

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
 from functools import lru_cache
+
+from relayd.dataclass import dataclass
 
 ALPHABET = bytes(code for code in range(0x21, 0x7F) if code not in b"#?")
 EVERY = (1 << len(ALPHABET)) - 1

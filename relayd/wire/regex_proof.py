@@ -19,8 +19,8 @@ import heapq
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.wire.regex import (
     ALPHABET,
     BITS,

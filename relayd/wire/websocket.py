@@ -17,8 +17,8 @@ import base64
 import codecs
 import hashlib
 import struct
-from dataclasses import dataclass
 
+from relayd.dataclass import dataclass
 from relayd.wire.http1 import RequestHead
 
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, NOT_UTF8, TOO_LARGE = 1000, 1001, 1002, 1005, 1007, 1009

@@ -18,7 +18,7 @@ import os
 import subprocess
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,6 +27,7 @@ from relayd.cli.admin_client import Unreachable, send_request
 from relayd.cli.diagnosis import Finding, fine, unknown, warning
 from relayd.config.load import Loaded
 from relayd.config.model import Config
+from relayd.dataclass import dataclass
 
 CHECKS = "relayd.cli.doctor.checks"
 CHECK_S = 20.0

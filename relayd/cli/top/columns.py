@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from relayd.cli.output import plain, span
 from relayd.cli.top.live_state import Row
+from relayd.dataclass import dataclass
 
 Text = Callable[[Row, float], str]
 Value = Callable[[Row, float], float | None]

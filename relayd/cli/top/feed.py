@@ -14,10 +14,10 @@ import queue
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from relayd.cli.admin_client import UnixConnection, Unreachable, send_request, socket_paths
+from relayd.dataclass import dataclass
 from relayd.wire.sse import SseError, SseSplitter
 
 EVENTS, SESSION = "/dashboard/events", "/dashboard/session"

@@ -5,12 +5,11 @@ Pure: it gets names of keys (keyboard.py), events (feed.py) and the time, and us
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from relayd.cli.output import plain
 from relayd.cli.top.columns import Column
 from relayd.cli.top.live_state import LiveState, Row
 from relayd.cli.top.views import VIEWS, RowAction, View
+from relayd.dataclass import dataclass
 
 LONGEST_FILTER = 80
 

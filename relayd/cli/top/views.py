@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from relayd.cli.output import amount, span
@@ -24,6 +23,7 @@ from relayd.cli.top.columns import (
     words,
 )
 from relayd.cli.top.live_state import Row
+from relayd.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from relayd import clock
+from relayd.dataclass import dataclass
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
@@ -48,7 +48,10 @@ class Settings:
     silent: str = "I have no answer to that."
 
 
-def dialect(settings: Settings = Settings()) -> Dialect:
+_DEFAULTS = Settings()
+
+
+def dialect(settings: Settings = _DEFAULTS) -> Dialect:
     """The dialect with other settings."""
 
     def read_request(body: bytes, context: RequestContext) -> Request:

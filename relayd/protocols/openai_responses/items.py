@@ -13,9 +13,10 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from relayd.dataclass import dataclass
 from relayd.protocols import _json
 from relayd.protocols.canon import (
     Audio,

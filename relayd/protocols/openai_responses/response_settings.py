@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from relayd.dataclass import dataclass
 from relayd.protocols.canon import Request
 from relayd.protocols.openai_responses.tools import ToolNames
 

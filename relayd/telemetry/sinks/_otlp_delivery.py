@@ -16,11 +16,11 @@ import random
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Generic, TypeVar
 
 from relayd import clock
+from relayd.dataclass import dataclass
 from relayd.telemetry.metrics import Metrics
 from relayd.telemetry.outlet import Outlet, Reply
 

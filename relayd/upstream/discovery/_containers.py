@@ -9,9 +9,9 @@ import fnmatch
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from relayd.dataclass import dataclass
 from relayd.upstream.discovered import LookupFault
 
 SERVICE, PROJECT = "com.docker.compose.service", "com.docker.compose.project"

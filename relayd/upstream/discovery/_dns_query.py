@@ -6,10 +6,10 @@ the (recursive) server.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import ModuleType
 
 from relayd import registry
+from relayd.dataclass import dataclass
 from relayd.upstream.discovered import LookupFault, NoSuchName
 
 

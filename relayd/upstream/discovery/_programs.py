@@ -6,10 +6,10 @@ import asyncio
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from relayd import process_tree
+from relayd.dataclass import dataclass
 from relayd.upstream.discovered import LookupFault
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -14,10 +14,11 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pycurl
 
+from relayd.dataclass import dataclass
 from relayd.protocols import registry
 from relayd.protocols.dialect import ModelListSource
 from relayd.protocols.model_list import MOST_MODELS, read_page

@@ -17,12 +17,12 @@ import re
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from tornado.ioloop import IOLoop
 
 from relayd import clock
+from relayd.dataclass import dataclass
 
 LOG = logging.getLogger("relayd.transport")
 SHORTEST_S = 1.0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from relayd.dataclass import dataclass
 from relayd.upstream.transport.pool import Pool
 from relayd.upstream.transport.slot import Sink, Slot
 

@@ -16,7 +16,8 @@ from relayd.daemon.timers import Timers
 from relayd.plan.compile import compile_plan
 from relayd.stores._redis_server import RedisServer
 from relayd.upstream.breaker import Breaker
-from relayd.upstream.upstream import Upstream, UpstreamEvent
+from relayd.upstream.event import UpstreamEvent
+from relayd.upstream.upstream import Upstream
 from tests.functional.harness.redis import Redis, needs_redis
 from tests.unit.stores.redis_aids import command, settings, until
 

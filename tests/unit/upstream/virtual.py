@@ -12,9 +12,10 @@ import pytest
 from relayd import clock
 from relayd.upstream.classify import Blame, Classification
 from relayd.upstream.endpoint import Endpoint
+from relayd.upstream.event import UpstreamEvent
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import AuthSpec, BreakerSpec, EndpointSpec, UpstreamSpec
-from relayd.upstream.upstream import Upstream, UpstreamEvent
+from relayd.upstream.upstream import Upstream
 
 FAULT = Classification(Blame.ENDPOINT, "connect", fallback="unavailable")
 STRICT = BreakerSpec(failures=2, open_s=10.0, max_open_s=60.0)

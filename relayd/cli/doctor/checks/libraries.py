@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
 
 from relayd.cli.diagnosis import Finding, failure, fine, unknown, warning
 from relayd.cli.doctor.examination import Context
 from relayd.config.model import Config
 from relayd.daemon.checks import numbers, too_old, versions
+from relayd.dataclass import dataclass
 from relayd.upstream.transport.library import features, tls_library
 
 
