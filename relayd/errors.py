@@ -94,6 +94,7 @@ KINDS: dict[str, Kind] = {
              retryable=True, close=True),
         Kind("store_unavailable", 503, _R, "Stored data that the request needs cannot be read now; try again later.",
              retryable=True),
+        Kind("not_cached", 504, _C, "The cache has no answer to this request, and the client accepts no other one."),
         Kind("queue_full", 503, _R, "Too many requests are waiting; try again later.", retryable=True),
         Kind("queue_timeout", 503, _R, "The request waited too long in a queue; try again later.", retryable=True),
         Kind("out_of_resources", 503, _R, "The proxy has no free file descriptors; try again later.", retryable=True),

@@ -64,7 +64,7 @@ def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
             }
             for one in explain(plan.table, head)
         ],
-        "route": None, "consumer": None, "answer": None, "sent": None,
+        "route": None, "consumer": None, "cache": None, "answer": None, "sent": None,
     }
     accepting = next((config.listeners[name] for name, (takes, _) in listeners.items() if takes), None)
     networks = Networks(() if accepting is None else accepting.trusted_proxies)
@@ -81,9 +81,19 @@ def explanation(plan: Plan, request: HypotheticalRequest) -> dict[str, Any]:
     result["route"] = route.name
     if route.allow is not None or run.identity is not None:
         result["consumer"] = _consumer(route, run.identity)
+    if route.cache is not None:
+        result["cache"] = _cache(run)
     if run.sent is not None:
         result["sent"] = _sent(run, run.sent, route, request)
     return result
+
+
+def _cache(run: DryRun) -> dict[str, Any]:
+    """Whether the request is looked up in the cache of the route, under which key, and why not."""
+    use = run.cache_use
+    if use is None:
+        return {"used": False, "reason": "other_request", "key": None}
+    return {"used": use.result != "bypass", "reason": use.reason or None, "key": use.key or None}
 
 
 def _consumer(route: PlannedRoute, identity: Identity | None) -> dict[str, Any]:

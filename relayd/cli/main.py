@@ -22,7 +22,7 @@ COMMANDS = "relayd.cli.commands"
 ORDER = (
     "run", "keep", "check", "test", "explain", "import", "schema", "diff", "reload", "reopen", "rollback", "upgrade",
     "status", "top", "upstreams", "keys", "certs", "queue", "limits", "streams", "sessions", "tail", "capture",
-    "replay", "spend", "state", "prices", "probe", "doctor", "endpoint", "breaker", "version",
+    "replay", "spend", "state", "cache", "prices", "probe", "doctor", "endpoint", "breaker", "version",
 )
 DESCRIPTION = "An AI gateway and reverse proxy in one process: one YAML file, reloaded without dropping a stream."
 EXIT_CODES = (

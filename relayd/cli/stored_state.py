@@ -18,7 +18,7 @@ from relayd.config.store import SQLITE, STORES
 from relayd.limits.counter import is_of, owner_of
 from relayd.limits.ledger_file import FILE, LedgerFile
 from relayd.limits.limit_set import network_of
-from relayd.server.admin_state import KINDS, MOST_ENTRIES, kind_of
+from relayd.server.admin_state import CACHED, KINDS, MOST_ENTRIES, kind_of
 from relayd.stores import Listed
 
 STORE = "store.sqlite"
@@ -31,7 +31,7 @@ def show(folder: str) -> list[dict[str, Any]]:
     entries, size_bytes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for store in _stores(folder):
         for one in _listed(store):
-            kind, consumer = kind_of(one.space)
+            kind, consumer = kind_of(one)
             entries[consumer, kind] += 1
             size_bytes[consumer, kind] += one.size_bytes
     for ledger in _ledgers(folder):
@@ -45,10 +45,10 @@ def show(folder: str) -> list[dict[str, Any]]:
 
 def forget(folder: str, consumer: str, *, dry_run: bool) -> dict[str, int]:
     """Delete the data of a consumer. Returns the numbers of deleted entries by kind. Raises OSError, sqlite3.Error."""
-    found = dict.fromkeys((*(kind for kind, _ in KINDS), "window", "spend"), 0)
+    found = dict.fromkeys((*(kind for kind, _ in KINDS), CACHED, "window", "spend"), 0)
     for store in _stores(folder):
         for one in _listed(store):
-            kind, owner = kind_of(one.space)
+            kind, owner = kind_of(one)
             if owner == consumer:
                 found[kind] += 1
                 if not dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from relayd.config.fields import field_name_fault
 from relayd.schema import Size, section, setting
@@ -30,6 +31,7 @@ class Expected:
     status: int | None = setting(default=None, doc="The status of relayd's own response; 0 if relayd must not respond itself.", minimum=0, maximum=599, example=401)
     code: str | None = setting(default=None, doc="The error code of that response.", example="unauthorized")
     key: str | None = setting(default=None, doc="The source of the upstream's key; `none` if no key may be added.", example="file /etc/relayd/keys/chutes")
+    cache: Literal["used", "bypassed", "off"] | None = setting(default=None, doc="`used` if the request is looked up in the cache of the route, `bypassed` if it is not, `off` if the route has none.")
     limits: ExpectedLimits | None = setting(default=None, doc="Limits of the upstream.")
     sends: Mapping[str, str] = setting(factory=dict, doc="Header fields that must be sent, with their values.")
 
@@ -46,12 +48,15 @@ class Assertion:
     consumer: str | None = setting(default=None, doc="Send the key of this consumer of the configuration.")
     headers: Mapping[str, str] = setting(factory=dict, doc="Additional header fields of the request.")
     body: Size = setting(default=Size(0), doc="Bytes of the request body.")
+    data: str | None = setting(default=None, doc="The request body, for routing by model, for a translation and for a cache; instead of `body`.", example='{"model": "m", "temperature": 0, "messages": []}')
     peer: str = setting(default="127.0.0.1", doc="The client's address.")
     expect: Expected = setting(doc="The expected result.")
 
     def check(self) -> Iterable[tuple[str, str]]:
         if REQUEST.fullmatch(self.request) is None:
             yield "request", "is written METHOD URL, for example GET /health"
+        if self.data is not None and self.body:
+            yield "data", "cannot be combined with body"
         for name in self.headers:
             if fault := field_name_fault(name):
                 yield f"headers.{name}", fault

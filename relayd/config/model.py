@@ -220,6 +220,9 @@ class Config:
         for name in route.backend_names:
             if name not in self.upstreams:
                 yield f"backend_names.{name}", unknown("upstream", name, self.upstreams)
+        if route.cache is not None and (dialect is None or dialect.cache_rules is None):
+            able = ", ".join(one.name for one in registry.dialects() if one.cache_rules is not None)
+            yield "cache", f"is not available for protocol {mine}, because relayd does not compare its requests; it is for {able}"
         if dialect is None:
             return
         reached = [("upstream", target.protocol)] if target is not None else []

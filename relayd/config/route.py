@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from relayd.config.cache import Cache
 from relayd.config.fields import (
     FRAMING,
     KEY_FIELDS,
@@ -31,7 +32,7 @@ from relayd.schema import Duration, Size, section, setting
 
 ONLY_UPSTREAM = (
     "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "tells_queue", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
-    "trailers", "rates", "budget", "tells_rates", "session",
+    "trailers", "rates", "budget", "tells_rates", "session", "cache",
 )
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 GROUP = re.compile(r"\\([0-9]{1,2})")
@@ -199,6 +200,7 @@ class Route:
     limits: Limits = setting(factory=Limits, doc="Concurrent and waiting exchanges on this route.")
     rates: tuple[Rate, ...] = setting(default=(), doc="Requests and tokens per time of all requests on this route.", example=[{"requests": 60, "per": "1m"}])
     budget: tuple[Budget, ...] = setting(default=(), doc="Money per time of all requests on this route; needs `prices`.", example=[{"amount": "5", "per": "day"}])
+    cache: Cache | None = setting(default=None, doc="Answer equal requests from `store`: see relayd-cache(7). Only with a dialect whose requests relayd reads.", example={"ttl": "1h"})
     upgrade: bool = setting(default=False, doc="Tunnel WebSocket and other Upgrade requests.")
     trailers: bool = setting(default=False, doc="Forward the trailer fields of responses, and the field Trailer that announces them.")
     fallbacks: tuple[Fallback, ...] = setting(default=(), doc="Upstreams that are tried in order after the previous one failed, only before the client has received any content.")
@@ -241,6 +243,8 @@ class Route:
             for key in ONLY_UPSTREAM:
                 if getattr(self, key):
                     yield key, "has a meaning only with an upstream"
+        if self.cache is not None and self.pass_client_key:
+            yield "cache", "cannot be combined with pass_client_key: the upstream decides which key is valid, and an answer from the cache would not ask it"
         yield from rates_faults(self.rates, self.budget)
         if self.upstream is not None:
             yield from fallback_faults(self.upstream, None, self.fallbacks)

@@ -22,6 +22,7 @@ from relayd.config.route import Route
 from relayd.errors import ConfigError, Finding
 from relayd.limits.gates import Gates
 from relayd.limits.ledger import Ledger
+from relayd.plan.caches import cache_policy
 from relayd.plan.consumers import compile_consumers
 from relayd.plan.gates import gate_limits
 from relayd.plan.identities import Identities
@@ -194,6 +195,7 @@ def _route(at: str, route: Route, config: Config, parts: Parts, faults: _Faults)
         tells_rates=has_dialect if route.tells_rates is None else route.tells_rates,
         keepalive_s=float(route.keepalive or 0.0),
         uses_session=action == "sessions" or (action == "proxy" and route.session),
+        cache=cache_policy(route) if action == "proxy" else None,
         rewrites_path=action == "proxy" and (changed != Rewriting() or _has_base(route, parts)),
     )
 

@@ -66,6 +66,20 @@ class Resilience:
 
 
 @dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """`cache:` of a route, compiled. `vary` are lower-case names of fields. `version` changes with the route's edits of
+    requests, which change the answers to equal requests."""
+
+    ttl_s: float
+    size_bytes: int
+    largest_bytes: int
+    shared: bool
+    when: str
+    vary: tuple[bytes, ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRoute:
     """One compiled route. `action` is proxy, redirect, respond, admin, sessions or unavailable (not in force yet).
 
@@ -108,6 +122,7 @@ class PlannedRoute:
     limit_set: LimitSet | None = None
     tells_rates: bool = False
     uses_session: bool = False
+    cache: CachePolicy | None = None
 
     def rewritten(self, path: bytes) -> bytes:
         """The upstream path, without the endpoint's base path; only the configured bytes change.

@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relayd.dataclass import dataclass
+from relayd.protocols.cacheable import CacheRules
 from relayd.protocols.canon import Event, Failure, Request
 from relayd.protocols.rate_fields import RateFields
 from relayd.usage import Usage
@@ -338,6 +339,7 @@ class Dialect:
     rate_fields: the response fields in which its clients read what they have left of their rates.
     provider, operations: the names of OpenTelemetry's conventions for GenAI: the provider of its endpoints, and the
     operation of a request by the suffix of its path.
+    cache_rules: which of its requests may be answered from a cache; None means none.
     websocket: its transport over WebSocket. names_backend: its responses name the upstream that answered.
     title: the display name. drops: the content that its halves cannot translate, one sentence each, for the manual.
     """
@@ -382,6 +384,7 @@ class Dialect:
     rate_fields: RateFields | None = None
     provider: str = ""
     operations: tuple[tuple[bytes, str], ...] = ()
+    cache_rules: CacheRules | None = None
     websocket: WebSocketTransport | None = None
     recalls: bool = False
     names_backend: bool = False

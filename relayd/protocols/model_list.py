@@ -12,6 +12,7 @@ Paging follows each API: OpenAI and Ollama have none, Anthropic's is by ids
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from relayd.wire.json_steps import Steps, parse_document_steps, write_steps
 MOST_MODELS = 4096
 LONGEST_NAME = 256
 ENTRIES_IN_A_STEP = 128
+_LISTING = re.compile(r"(?:.*/)?(?:models(?:/(.+?))?|api/tags)/?")
 VERSION = b"anthropic-version: 2023-06-01"
 
 # ---- read from endpoints
@@ -182,6 +184,12 @@ ANTHROPIC = ModelListShape(_anthropic_page, _anthropic_model, client_headers=("a
 GEMINI = ModelListShape(_gemini_page, _gemini_model, client_headers=("x-goog-api-key", "x-goog-api-client"))
 OLLAMA = ModelListShape(_ollama_page, _ollama_model, path="/api/tags")
 SHAPES = (ANTHROPIC, GEMINI, OLLAMA)
+
+
+def requested_listing(path: str) -> str | None:
+    """The model in a model list path, "" for the whole list; None for other paths."""
+    match = _LISTING.fullmatch(path)
+    return None if match is None else match[1] or ""
 
 
 def shape_for(dialect: Dialect, path: str, headers: Mapping[str, str]) -> ModelListShape:

@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,6 +28,7 @@ from relayd.protocols.dialect import (
     run_steps,
 )
 from relayd.protocols.include_usage import usage_edit
+from relayd.proxy.cache_use import CacheUse
 from relayd.proxy.filters.keepalive import KeepAlive
 from relayd.proxy.model_names import edits_of
 from relayd.proxy.request_model import (
@@ -46,7 +46,6 @@ from relayd.wire.http1 import RequestHead
 from relayd.wire.json_steps import Steps, parse_steps
 from relayd.wire.response import ResponseHead
 
-_LISTING = re.compile(r"(?:.*/)?(?:models(?:/(.+?))?|api/tags)/?")
 SLOW_BYTES = 96 * 1024
 SINGLE_TURN_BYTES = 16 * 1024  # a shorter body is translated in one turn of the loop
 MAX_TRANSLATED_VALUES = 1 << 17  # a request with 1,000 tools and 1,000 conversation items has half of that
@@ -58,9 +57,9 @@ class AiRequest:
     __slots__ = (
         "_adapted", "_answer", "_context", "_continues_stored", "_generated_parts", "_head",
         "_make_context", "_prepared", "_read_error", "_renderer", "_request", "backend_names", "body",
-        "content_rendered", "cost_text", "counts_text", "dialect", "failure_rendered", "first_content_s", "form",
-        "images", "is_form", "is_socket", "is_translatable", "json_body", "keepalive", "last_piece", "lists_only",
-        "model", "output_characters", "requests_usage", "sent_model", "stream",
+        "cache_use", "content_rendered", "cost_text", "counts_text", "dialect", "failure_rendered", "first_content_s",
+        "form", "images", "is_form", "is_socket", "is_translatable", "json_body", "keepalive", "last_piece",
+        "lists_only", "model", "output_characters", "requests_usage", "sent_model", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +88,7 @@ class AiRequest:
         self._continues_stored: bool | None = None
         self.last_piece = b""  # of the response, as sent to the client
         self.keepalive: KeepAlive | None = None
+        self.cache_use: CacheUse | None = None  # if the route has a cache
         self.lists_only: Callable[[str], bool] | None = None  # of the models of an endpoint's list
         self.cost_text: Callable[[], str] | None = None  # the value of X-Relayd-Cost, if the route tells it
         self.sent_model = ""  # in the translated request
@@ -462,12 +462,6 @@ class AiRequest:
 def without_traceback(refused: Refused) -> Refused:
     """Copy a refusal without its traceback, which references the body."""
     return Refused(refused.message, refused.param, refused.code, refused.status)
-
-
-def requested_listing(path: str) -> str | None:
-    """The model in a model list path, "" for the whole list; None for other paths."""
-    match = _LISTING.fullmatch(path)
-    return None if match is None else match[1] or ""
 
 
 def refused_answer(route: PlannedRoute, refused: Refused, request_id: str) -> Answer:

@@ -7,6 +7,7 @@
 | the endpoint reported its tokens, whether or not the response is complete | one | as reported |
 | a response without a report, or cut before it | one | estimated input and the text so far, at most the reservation |
 | the client left before the response, while an endpoint worked on the request | one | estimated input |
+| the answer came from the cache of the route, also if the client did not read all of it | one | none |
 
 A charge is settled once, in the end of its exchange. With prices, every request that may cost money has one, so that
 its record has the estimated cost too.
@@ -78,8 +79,8 @@ class Charge:
     `response` is the head of the response that the client gets."""
 
     __slots__ = (
-        "_prices", "asked", "cancel_timer", "deadline_s", "own", "queue", "reserved_for", "response", "selectors",
-        "tokens", "upstream",
+        "_prices", "asked", "cancel_timer", "deadline_s", "from_cache", "own", "queue", "reserved_for", "response",
+        "selectors", "tokens", "upstream",
     )
 
     def __init__(self, selectors: Selectors, prices: Prices | None) -> None:
@@ -90,6 +91,7 @@ class Charge:
         self.asked: Asked | None = None
         self.reserved_for: Target | None = None
         self.response: ResponseHead | None = None
+        self.from_cache = False  # the answer is one of the route's cache
         self.deadline_s = -1.0  # of waiting for room, on the monotonic clock
         self.queue: RateQueue | None = None  # in which the exchange waits now
         self.cancel_timer: Callable[[], None] | None = None  # of waiting
@@ -186,7 +188,7 @@ class Charge:
     def _counts(self, record: Record, loop: RetryLoop, body_complete: bool) -> bool:
         """True if the exchange counts as a request."""
         if not record.attempts:
-            return False
+            return self.from_cache
         if record.status == 101:
             return True
         if self.response is not None:
@@ -201,7 +203,7 @@ class Charge:
     ) -> tuple[Usage | None, bool]:
         """The tokens of the exchange, None for none; and true if they are an estimate."""
         response = self.response
-        if record.status == 101 or (response is None and loop.last is not None):
+        if record.status == 101 or (response is None and (loop.last is not None or self.from_cache)):
             return None, False
         if response is not None and response.status >= 400:
             return None, False

@@ -24,6 +24,7 @@ from relayd.plan.plan import Plan, PlannedRoute, Target
 from relayd.protocols.dialect import Memory
 from relayd.proxy import pipeline
 from relayd.proxy.application import Application, Handler, LocalRequest, Responder, send_answer
+from relayd.proxy.cache_use import CacheCounts, CacheUse
 from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.downstream import Downstream, NullDownstream
 from relayd.proxy.exchange import Exchange
@@ -74,7 +75,8 @@ class Response:
 @dataclass(frozen=True, slots=True)
 class DryRun:
     """The result of a dry run. `answer` is the first refusal or response of relayd itself; `sent` is the request to an
-    endpoint, also if the request is refused; `targets` are all targets in their order; `model` is the requested one."""
+    endpoint, also if the request is refused; `targets` are all targets in their order; `model` is the requested one;
+    `cache_use` is how the request uses the cache of the route, None if it cannot."""
 
     route: PlannedRoute | None
     identity: Identity | None
@@ -83,6 +85,7 @@ class DryRun:
     targets: tuple[Target, ...]
     timeouts: Timeouts
     model: str
+    cache_use: CacheUse | None = None
 
 
 class _Writer(NullWriter):
@@ -140,6 +143,7 @@ class _Gateway:
         self.sessions = Sessions()
         self.ledger = Ledger()
         self.session_counts = SessionCounts()
+        self.cache_counts = CacheCounts()
         self.shared: SharedLedger | None = None
         self.admin: Application = _admin_page
         self.challenge_response: Callable[[bytes], bytes | None] | None = None
@@ -160,7 +164,7 @@ class _Gateway:
     def memory(self, space: str) -> Memory:
         return Store(max_entries=1, max_bytes=1024, ttl_s=1.0).space(space)
 
-    def space(self, name: str, ttl_s: float) -> Space:
+    def space(self, name: str, ttl_s: float, most_bytes: int = 0) -> Space:
         return Store(max_entries=1, max_bytes=1024, ttl_s=ttl_s).space(name)
 
     def is_store_degraded(self) -> bool:
@@ -217,6 +221,7 @@ def dry_run(
     result = DryRun(
         exchange.route, exchange.identity, first, _sent(exchange), () if loop is None else loop.targets,
         exchange.effective_timeouts, (ai_request.model if ai_request is not None else exchange.head.model) or "",
+        None if ai_request is None else ai_request.cache_use,
     )
     exchange.client_gone()
     return result

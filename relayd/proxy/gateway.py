@@ -22,6 +22,7 @@ from relayd.limits.spend import Spend
 from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.proxy.application import Application, not_running
+from relayd.proxy.cache_use import CacheCounts
 from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.downstream import Downstream
 from relayd.proxy.exchange import Exchange
@@ -57,6 +58,7 @@ class Gateway:
         self.gates = Gates()
         self.ledger = Ledger()
         self.session_counts = SessionCounts()
+        self.cache_counts = CacheCounts(telemetry.metrics.add)
         self.shared: SharedLedger | None = None  # if several instances count together; set by the daemon
         self.overload = Overload(Bounds(), 0.25)
         self.buffers = RequestBuffers()
@@ -110,9 +112,9 @@ class Gateway:
         """The stored data of one consumer."""
         return self.store.space(space)
 
-    def space(self, name: str, ttl_s: float) -> Space:
-        """A space of the store with a time to live of its own."""
-        return self.store.space(name, ttl_s)
+    def space(self, name: str, ttl_s: float, most_bytes: int = 0) -> Space:
+        """A space of the store with a time to live of its own. `most_bytes` is its own bound, 0 without one."""
+        return self.store.space(name, ttl_s, most_bytes)
 
     def is_store_degraded(self) -> bool:
         """True if the store cannot be asked now, so that an unknown value may exist nevertheless."""

@@ -44,7 +44,9 @@ def message_for(
         auth, model,
     )
     payload = body if ai_request is None or body is None else ai_request.passthrough_body(target)
-    if ai_request is not None and (ai_request.requests_usage or ai_request.lists_only is not None):  # relayd reads it
+    if ai_request is not None and (
+        ai_request.requests_usage or ai_request.lists_only is not None or ai_request.cache_use is not None
+    ):  # relayd reads the response
         fields = [line for line in fields if name_of(line) != b"accept-encoding"]
         fields.append(b"Accept-Encoding: identity")
     return target_of(route, endpoint, spec, head, auth, model, strip=strip), fields, payload, None

@@ -19,6 +19,7 @@ from relayd.limits.ticket import Refused as NoPermit
 from relayd.limits.ticket import retry_after
 from relayd.plan.plan import PlannedRoute, Resilience
 from relayd.proxy import forward, mirror, select_target
+from relayd.proxy.answer_cache import answer_from_cache
 from relayd.proxy.application import LocalRequest
 from relayd.proxy.authorisation import KeysAwaited, identify, wait_for_keys
 from relayd.proxy.body_inspection import BodyInspection, is_inspected
@@ -279,8 +280,8 @@ def admit(exchange: Exchange) -> Step:
 
 
 def use_session(exchange: Exchange) -> Step:
-    """Find the session of the client."""
-    return find_session(exchange, resume)
+    """Find the session of the client, on routes that use sessions."""
+    return find_session(exchange, resume) if exchange.route.uses_session else None  # type: ignore[union-attr]  # found
 
 
 def answer_locally(exchange: Exchange) -> Step:
@@ -359,6 +360,12 @@ def reserve(exchange: Exchange) -> Step:
     return reserve_limits(exchange, resume)
 
 
+def use_cache(exchange: Exchange) -> Step:
+    """Answer from the cache of the route, if it has one."""
+    policy = exchange.route.cache  # type: ignore[union-attr]  # `match` has found the route
+    return None if policy is None else answer_from_cache(exchange, policy, resume)
+
+
 PHASES: tuple[Phase, ...] = (
     accept,  # the request gets its id; challenges and requests that end at this hop are answered
     match,  # the route determines all further phases; a rule on models may read the body
@@ -370,6 +377,7 @@ PHASES: tuple[Phase, ...] = (
     read_body,  # the model, a form field or a stored conversation may select the target
     select,  # the targets in their order, or a local response (model list, stored response)
     reserve,  # rates and budgets of consumer, group and route; nothing is sent without room
+    use_cache,  # a hit has passed all of the above, and costs the upstream nothing
     mirror.send_copies,  # a copy is never queued and takes no permit of the route
     forward.begin,  # permits of the target, attempt, retry, fallback
 )

@@ -16,6 +16,7 @@ from relayd.plan.plan import Plan
 from relayd.protocols.dialect import Memory
 from relayd.proxy.application import Application
 from relayd.proxy.attempt import Attempt
+from relayd.proxy.cache_use import CacheCounts
 from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.upgrade import Tunnel
 from relayd.stores import Listed
@@ -54,6 +55,7 @@ class GatewayPort(Protocol):
     sessions: Sessions
     ledger: Ledger
     session_counts: SessionCounts
+    cache_counts: CacheCounts
     shared: SharedLedger | None
     admin: Application
     tracing: Tracing
@@ -66,8 +68,8 @@ class GatewayPort(Protocol):
     def memory(self, space: str) -> Memory:
         """The stored data of one consumer."""
 
-    def space(self, name: str, ttl_s: float) -> Space:
-        """A space of the store with a time to live of its own."""
+    def space(self, name: str, ttl_s: float, most_bytes: int = 0) -> Space:
+        """A space of the store with a time to live of its own. `most_bytes` is its own bound, 0 without one."""
 
     def is_store_degraded(self) -> bool:
         """True if the store cannot be asked now, so that an unknown value may exist nevertheless."""
@@ -109,7 +111,7 @@ class Store(Protocol):
         """The Redis server that the store uses, which limits share; None for other kinds."""
 
 
-    def space(self, name: str, ttl_s: float | None = None) -> Space: ...
+    def space(self, name: str, ttl_s: float | None = None, most_bytes: int = 0) -> Space: ...
     def list_steps(self, prefix: str, most: int) -> Steps[list[Listed]]: ...
     def count_steps(self, prefix: str) -> Steps[int]: ...
     def describe(self) -> dict[str, object]: ...

@@ -16,8 +16,8 @@ from urllib.parse import unquote
 from relayd.money import amount_text
 from relayd.plan.plan import Plan, Resilience, Target
 from relayd.protocols.dialect import Dialect, Refused, RequestContext
-from relayd.protocols.model_list import page, shape_for
-from relayd.proxy.ai_request import AiRequest, refused_answer, rendered_answer, requested_listing
+from relayd.protocols.model_list import page, requested_listing, shape_for
+from relayd.proxy.ai_request import AiRequest, refused_answer, rendered_answer
 from relayd.proxy.authorisation import check_model, require_model
 from relayd.proxy.cost import image_steps, record_cost
 from relayd.proxy.exchange import Exchange

@@ -190,9 +190,16 @@ def strips_client_keys(route: PlannedRoute, upstream: UpstreamSpec | None, has_c
     return upstream is not None and upstream.auth is not None
 
 
+def has_client_key(head: RequestHead) -> bool:
+    """True if the client has sent a key or a cookie, in any way in which an endpoint may read one."""
+    if any(head.get(name) is not None for name in (*CREDENTIALS, b"proxy-authorization", b"cookie")):
+        return True
+    return any(_is_key(part.partition(b"=")[0], True) for part in head.query[1:].split(b"&") if part)
+
+
 SUPPRESSED_FIELDS = _SUPPRESSED[0]
 
 __all__ = [
-    "CREDENTIALS", "SUPPRESSED_FIELDS", "fields_of", "forwarding_of", "origin_for", "request_id_of",
+    "CREDENTIALS", "SUPPRESSED_FIELDS", "fields_of", "forwarding_of", "has_client_key", "origin_for", "request_id_of",
     "strips_client_keys", "target_of",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 
 from relayd.proxy.application import CompletedHandler, Handler, LocalRequest, Responder, send_answer
 from relayd.proxy.respond import Answer, answer
-from relayd.server import admin_state
+from relayd.server import admin_cache, admin_state
 from relayd.server.admin_captures import POSTS as CAPTURE_POSTS
 from relayd.server.admin_captures import CaptureRequest, is_captures
 from relayd.server.admin_events import EventFeed
@@ -41,7 +41,7 @@ Action = Callable[[], Coroutine[Any, Any, ReloadResult]]
 EVENTS, RECORDS, METRICS = "/events", "/records", "/metrics"
 MAX_BODY = 64 * 1024
 READ = ("GET", "HEAD")
-PREFIXES = ("/upstreams/", "/streams/", "/certs/", "/generations/", admin_state.PREFIX)
+PREFIXES = ("/upstreams/", "/streams/", "/certs/", "/generations/", admin_state.PREFIX, admin_cache.PREFIX)
 GENERATION, NUMBER = re.compile(r"/generations/([^/]+)/(restore|compare)"), re.compile(r"[0-9]{1,15}")
 PAGE_FAULTS = {
     "wrong_host": "Browsers use an address or localhost here; for a name, use TLS, or write it into the route's match.",
@@ -145,6 +145,8 @@ class AdminApplication:
         action: Callable[[], Coroutine[Any, Any, ReloadResult | StatePage]] | None = self._actions.get(path)
         if path.startswith(admin_state.PREFIX):
             action = partial(admin_state.act, self._views.gateway, path)
+        elif path.startswith(admin_cache.PREFIX):
+            action = partial(admin_cache.act, self._views.gateway, path)
         elif (found := GENERATION.fullmatch(path)) is not None:
             rollback = self._views.state.rollback
             if rollback is None or NUMBER.fullmatch(found[1]) is None:

@@ -20,6 +20,8 @@ from relayd.limits.counter import is_of, owner_of
 from relayd.limits.limit_set import network_of
 from relayd.limits.shared_calls import Failed
 from relayd.limits.shared_windows import MOST_CLEARED
+from relayd.proxy.cache_use import SPACE as CACHE
+from relayd.proxy.cache_use import party_of
 from relayd.proxy.client_session import ENDPOINTS, SPACE
 from relayd.proxy.gateway import Gateway
 from relayd.server.admin_views import JSON, Page, error_page, to_json, to_json_steps
@@ -32,6 +34,7 @@ DELETED_AT_ONCE = 100
 MOST_UNWRITTEN = 1000  # deletions that the store has not written yet; a store drops some beyond its own bound
 UNWRITTEN_S = 0.01  # between two looks at them
 KINDS = (("session", SPACE), ("session_endpoint", ENDPOINTS), ("stored", ""))  # by the beginning of the space's name
+CACHED = "cached"  # answers in the caches of routes, whose spaces are those of routes
 
 T = TypeVar("T")
 
@@ -97,8 +100,12 @@ def require_store(gateway: Gateway) -> None:
         raise StoreAway
 
 
-def kind_of(space: str) -> tuple[str, str]:
-    """The kind of a space of the store, and its consumer; @ADDRESS is a client without a consumer."""
+def kind_of(entry: Listed) -> tuple[str, str]:
+    """The kind of an entry of the store, and its consumer; @ADDRESS is a client without a consumer. Answers in shared
+    caches have none."""
+    space = entry.space
+    if space.startswith(CACHE):
+        return CACHED, party_of(entry.key)
     return next((kind, space[len(begin) :]) for kind, begin in KINDS if space.startswith(begin))
 
 
@@ -106,7 +113,7 @@ async def show(gateway: Gateway) -> list[dict[str, object]]:
     """One item for each kind and consumer: `entries`, and `bytes` of entries of the store."""
     counted: dict[tuple[str, str], list[int]] = {}
     for entry in await listed(gateway, ""):
-        counts = counted.setdefault(kind_of(entry.space), [0, 0])
+        counts = counted.setdefault(kind_of(entry), [0, 0])
         counts[0] += 1
         counts[1] += entry.size_bytes
     shared = await shared_keys(gateway)
@@ -133,6 +140,10 @@ async def forget(gateway: Gateway, consumer: str, *, dry_run: bool) -> dict[str,
         found[kind] = len(entries)
         if not dry_run:
             await delete(gateway, entries)
+    answers = [one for one in await listed(gateway, CACHE) if party_of(one.key) == consumer]
+    found[CACHED] = len(answers)
+    if not dry_run:
+        await delete(gateway, answers)
     owner = network_of(consumer[1:]) if consumer.startswith("@") else consumer
     found["window"] = await forget_windows(gateway, owner, dry_run=dry_run)
     found["spend"] = (await spend_rows(gateway)).get(consumer, 0)

@@ -4,9 +4,9 @@ A kind is a module with a docstring (its manual entry), `Options` (its keys of `
 `Store.open(options, bounds)`, which raises OptionError. A kind that writes a file returns its path from
 `file_of(options, bounds)`. Every kind fulfils the same contract (tests/unit/stores/test_contract.py):
 
-    store.space(name, ttl_s) -> a Space: get_steps(key), put(key, value), delete(key), lost(key); values are plain JSON
-        data. get(key) does not wait: if the store must be asked, it finds what this process has put or fetched before
-        with fetch_steps(keys)
+    store.space(name, ttl_s, most_bytes) -> a Space: get_steps(key), put(key, value), delete(key), lost(key); values are
+        plain JSON data. get(key) does not wait: if the store must be asked, it finds what this process has put or
+        fetched before with fetch_steps(keys)
     store.sweep()     -> deletes expired entries; called periodically by the owner of the store
     store.list_steps(prefix, most) -> up to `most` entries (Listed) of the spaces whose names begin with `prefix`
     store.count_steps(prefix) -> the number of these entries; it may include expired ones that were not swept yet
@@ -24,6 +24,8 @@ A kind is a module with a docstring (its manual entry), `Options` (its keys of `
 5. The contents of a store cause no exception: a value that cannot be written or read counts as absent.
 6. `Space.swap_steps` compares and changes in one atomic step, also between processes that share the store. A change
    that cannot be stored leaves the old value, and `lost` returns the reason.
+7. A space may have a bound of its own (`most_bytes`): before a value is added by `put_steps`, the least recently used
+   entries of this space are evicted until it fits.
 """
 
 from __future__ import annotations

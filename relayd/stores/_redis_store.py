@@ -79,9 +79,9 @@ class RedisStore:
             "waiting": self._writes.waiting, **known,
         }
 
-    def space(self, name: str, ttl_s: float | None = None) -> Space:
+    def space(self, name: str, ttl_s: float | None = None, most_bytes: int = 0) -> Space:
         """A handle to one name space."""
-        return Space(self, name, self._ttl_s if ttl_s is None else ttl_s)
+        return Space(self, name, self._ttl_s if ttl_s is None else ttl_s, most_bytes)
 
     def lost(self, space: str, key: str) -> str:
         """See Space.lost."""
@@ -201,8 +201,8 @@ class RedisStore:
         """See Space.put."""
         self.put_text(space, key, _encode(value), ttl_s)
 
-    def put_text(self, space: str, key: str, text: str, ttl_s: float) -> None:
-        """Store a value as its JSON text in ASCII."""
+    def put_text(self, space: str, key: str, text: str, ttl_s: float, most_bytes: int = 0) -> None:
+        """Store a value as its JSON text in ASCII. `most_bytes` bounds the space."""
         entry_key, size_bytes = (space, key), _size(space, key, text)
         if self._closed:
             self._losses.lose(entry_key, CLOSED, "")
@@ -213,8 +213,8 @@ class RedisStore:
             self._losses.lose(entry_key, UNREACHABLE, self.server.cause.text)
         elif self._writes.has_room(size_bytes) or not self.server.available:
             self._losses.found(entry_key)
-            self._local.put_text(space, key, text, ttl_s)
-            self._writes.add(entry_key, Change(text, size_bytes, ttl_s))
+            self._local.put_text(space, key, text, ttl_s, most_bytes)
+            self._writes.add(entry_key, Change(text, size_bytes, ttl_s, most_bytes))
             return
         else:
             self._losses.lose(entry_key, SLOW, f"{self._writes.waiting} changes wait")

@@ -29,11 +29,13 @@ EntryKey = tuple[str, str]
 
 
 class Change(NamedTuple):
-    """A new text of an entry, or None for its deletion; its size and time to live."""
+    """A new text of an entry, or None for its deletion; its size and time to live, and the bound of its space if that
+    is not the store's."""
 
     text: str | None
     size_bytes: int
     ttl_s: float
+    most_bytes: int = 0
 
 
 class Writes:
@@ -123,7 +125,7 @@ class Writes:
                 self._server.call(DELETE, self.keys_of(space), (key, ahead_ms), done, bulk=True)
             else:
                 args = (key, change.text, change.size_bytes, max(1, int(change.ttl_s * 1000)), ahead_ms)
-                bounds = self._max_bytes, self._max_entries
+                bounds = change.most_bytes or self._max_bytes, self._max_entries
                 self._server.call(PUT, self.keys_of(space), (*args, *bounds), done, bulk=True)
 
     def _on_done(self, entry_key: EntryKey, change: Change, result: Any) -> None:

@@ -17,19 +17,20 @@ class Backend(Protocol):
     def text_steps(self, space: str, key: str, ttl_s: float) -> Steps[str | None]: ...
     def fetch_steps(self, space: str, keys: Iterable[str], ttl_s: float) -> Steps[None]: ...
     def put(self, space: str, key: str, value: Any, ttl_s: float) -> None: ...
-    def put_text(self, space: str, key: str, text: str, ttl_s: float) -> None: ...
+    def put_text(self, space: str, key: str, text: str, ttl_s: float, most_bytes: int = 0) -> None: ...
     def swap_steps(self, space: str, key: str, expected: str | None, text: str | None, ttl_s: float) -> Steps[bool]: ...
     def delete(self, space: str, key: str) -> bool: ...
     def lost(self, space: str, key: str) -> str: ...
 
 
 class Space:
-    """A handle to the entries of one consumer. An access renews an entry for `ttl_s`."""
+    """A handle to the entries of one consumer. An access renews an entry for `ttl_s`. `put_steps` keeps the space below
+    `most_bytes`, without which only the bounds of the store apply."""
 
-    __slots__ = ("_name", "_store", "_ttl_s")
+    __slots__ = ("_most_bytes", "_name", "_store", "_ttl_s")
 
-    def __init__(self, store: Backend, name: str, ttl_s: float) -> None:
-        self._store, self._name, self._ttl_s = store, name, ttl_s
+    def __init__(self, store: Backend, name: str, ttl_s: float, most_bytes: int = 0) -> None:
+        self._store, self._name, self._ttl_s, self._most_bytes = store, name, ttl_s, most_bytes
 
     @property
     def must_fetch(self) -> bool:
@@ -64,7 +65,8 @@ class Space:
 
     def put_steps(self, key: str, value: Any) -> Steps[None]:
         """The same in steps, for values that may be large."""
-        self._store.put_text(self._name, key, (yield from write_ascii_steps(value)), self._ttl_s)
+        text = yield from write_ascii_steps(value)
+        self._store.put_text(self._name, key, text, self._ttl_s, self._most_bytes)
 
     def swap_steps(self, key: str, expected: str | None, text: str | None) -> Steps[bool]:
         """Replace the JSON text `expected` by `text`, which is JSON in ASCII, if it is still the value; in steps. None

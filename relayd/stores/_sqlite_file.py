@@ -64,11 +64,13 @@ class File:
 
     # ---- operations
 
-    def put(self, space: str, key: str, value: Value, now_s: float, touches: Iterable[Touch]) -> None:
-        """Store a value, after evicting entries to make room for it."""
+    def put(
+        self, space: str, key: str, value: Value, now_s: float, touches: Iterable[Touch], most_bytes: int = 0
+    ) -> None:
+        """Store a value, after evicting entries to make room for it. `most_bytes` bounds the space, 0 does not."""
         with self._transaction():
             self._touch(touches)
-            self._replace(space, key, value, now_s)
+            self._replace(space, key, value, now_s, most_bytes)
 
     def swap(
         self, space: str, key: str, expected: str | None, value: Value | None, now_s: float, touches: Iterable[Touch]
@@ -127,10 +129,18 @@ class File:
         """Close the file."""
         self._file.close()
 
-    def _replace(self, space: str, key: str, value: Value, now_s: float) -> None:
+    def _replace(self, space: str, key: str, value: Value, now_s: float, most_bytes: int = 0) -> None:
         self._file.execute("DELETE FROM entries WHERE space = ? AND key = ?", (space, key))
         self._forget_old(now_s, _SWEPT_AT_ONCE)
         size_bytes = value.size_bytes
+        while most_bytes:
+            row = self._file.execute("SELECT size_bytes FROM totals WHERE space = ?", (space,)).fetchone()
+            if row is None or not row[0] or row[0] + size_bytes <= most_bytes:
+                break
+            self._file.execute(
+                "DELETE FROM entries WHERE rowid ="
+                " (SELECT rowid FROM entries WHERE space = ? ORDER BY used_s, rowid LIMIT 1)", (space,),
+            )
         while True:
             entries, held_bytes = self._file.execute(
                 "SELECT coalesce(sum(entries), 0), coalesce(sum(size_bytes), 0) FROM totals"

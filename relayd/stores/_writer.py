@@ -41,21 +41,22 @@ class Verb(Enum):
 class Job:
     """One operation on the file; written by the loop, then by the writer, then read by the loop. `value` is that of a
     PUT or SWAP, `expected` the text that a SWAP replaces; `fault` is None if the job succeeded, else the cause of its
-    failure; `generation` is the one that a REPLACE replaces; `again` is true for a repeated job. The writer sets
+    failure; `most_bytes` bounds the space of a PUT, 0 for no bound of its own; `generation` is the one that a REPLACE
+    replaces; `again` is true for a repeated job. The writer sets
     `met_lock`, `swapped` and `finished`, and `ended` when waiting for the job is no longer useful."""
 
     __slots__ = (
-        "again", "ended", "entry_key", "expected", "fault", "finished", "generation", "met_lock", "now_s", "swapped",
-        "touches", "value", "verb", "why",
+        "again", "ended", "entry_key", "expected", "fault", "finished", "generation", "met_lock", "most_bytes", "now_s",
+        "swapped", "touches", "value", "verb", "why",
     )
 
     def __init__(
         self, verb: Verb, entry_key: tuple[str, str] = ("", ""), value: Value | None = None, now_s: float = 0.0,
         touches: tuple[Touch, ...] = (), generation: int = 0, why: str = "", again: bool = False,
-        expected: str | None = None,
+        expected: str | None = None, most_bytes: int = 0,
     ) -> None:
         self.verb, self.entry_key, self.value, self.expected, self.now_s = verb, entry_key, value, expected, now_s
-        self.touches, self.generation, self.again = touches, generation, again
+        self.touches, self.generation, self.again, self.most_bytes = touches, generation, again, most_bytes
         self.ended = threading.Event()
         self.finished = self.swapped = False
         self.met_lock = False
@@ -147,7 +148,7 @@ class Writer:
     def _perform(self, job: Job) -> None:
         file, verb = self._file, job.verb
         if verb is Verb.PUT and job.value is not None:
-            file.put(*job.entry_key, job.value, job.now_s, job.touches)
+            file.put(*job.entry_key, job.value, job.now_s, job.touches, job.most_bytes)
         elif verb is Verb.SWAP:
             job.swapped = file.swap(*job.entry_key, job.expected, job.value, job.now_s, job.touches)
         elif verb is Verb.DELETE:

@@ -77,10 +77,10 @@ class Store:
         """The state, for status."""
         return {"kind": "memory", "degraded": False}
 
-    def space(self, name: str, ttl_s: float | None = None) -> Space:
+    def space(self, name: str, ttl_s: float | None = None, most_bytes: int = 0) -> Space:
         """A handle to one name space; an empty space takes no memory. `ttl_s` is its time to live if it is not that of
-        the store."""
-        return Space(self, name, self._ttl_s if ttl_s is None else ttl_s)
+        the store, `most_bytes` a bound of its own."""
+        return Space(self, name, self._ttl_s if ttl_s is None else ttl_s, most_bytes)
 
     def sweep(self) -> None:
         """Delete all expired entries."""
@@ -178,8 +178,9 @@ class Store:
         yield from ()
         return sum(len(entries) for name, entries in self._spaces.items() if name.startswith(prefix))
 
-    def put_text(self, space: str, key: str, text: str, ttl_s: float) -> None:
-        """Store a value as its JSON text in ASCII: one byte in memory for each character."""
+    def put_text(self, space: str, key: str, text: str, ttl_s: float, most_bytes: int = 0) -> None:
+        """Store a value as its JSON text in ASCII: one byte in memory for each character. `most_bytes` bounds the
+        space."""
         self._sweep(_SWEPT_AT_ONCE)
         self.delete(space, key)
         if fault := self._too_large(space, key, text):
@@ -187,6 +188,8 @@ class Store:
             return
         self._losses.found((space, key))
         size_bytes = _size(space, key, text)
+        while most_bytes and space in self._sizes and self._sizes[space] + size_bytes > most_bytes:
+            self.delete(space, next(iter(self._spaces[space])))
         while self.size_bytes + size_bytes > self._max_bytes or self.entries >= self._max_entries:
             self._make_room(by_bytes=self.size_bytes + size_bytes > self._max_bytes)
         self._orders.setdefault(ttl_s, OrderedDict())[space, key] = None

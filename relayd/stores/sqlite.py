@@ -143,9 +143,10 @@ class Store:
         """The state, for status."""
         return {"kind": "sqlite", "degraded": self._writer.blocked}
 
-    def space(self, name: str, ttl_s: float | None = None) -> Space:
-        """A handle to one name space. `ttl_s` is its time to live if it is not that of the store."""
-        return Space(self, name, self._ttl_s if ttl_s is None else ttl_s)
+    def space(self, name: str, ttl_s: float | None = None, most_bytes: int = 0) -> Space:
+        """A handle to one name space. `ttl_s` is its time to live if it is not that of the store, `most_bytes` a bound
+        of its own."""
+        return Space(self, name, self._ttl_s if ttl_s is None else ttl_s, most_bytes)
 
     def sweep(self) -> None:
         """Delete expired entries."""
@@ -243,8 +244,8 @@ class Store:
         """See Space.put."""
         self.put_text(space, key, _encode(value), ttl_s)
 
-    def put_text(self, space: str, key: str, text: str, ttl_s: float) -> None:
-        """Store a value as its JSON text in ASCII."""
+    def put_text(self, space: str, key: str, text: str, ttl_s: float, most_bytes: int = 0) -> None:
+        """Store a value as its JSON text in ASCII. `most_bytes` bounds the space."""
         self._collect()
         entry_key = (_stored(space), _stored(key))
         now_s = self._now()
@@ -256,7 +257,7 @@ class Store:
             self._lose(entry_key, fault, why)
         else:
             self._losses.found(entry_key)
-            self._change(Job(Verb.PUT, entry_key, value, now_s, self._touches()))
+            self._change(Job(Verb.PUT, entry_key, value, now_s, self._touches(), most_bytes=most_bytes))
 
     def fetch_steps(self, space: str, keys: Iterable[str], ttl_s: float) -> Steps[None]:
         """See Space.fetch_steps. `get` finds every entry."""

@@ -57,6 +57,8 @@ PAGES = (
      "rollback, which does not change the files: the next reload or start uses them. \\fBrelayd rollback\\fR changes them."),
     ("/state/show, /state/dry/CONSUMER, /state/forget/CONSUMER", "POST: what is held about consumers, and its deletion, as "
      "\\fBrelayd state\\fR does; the consumer percent-encoded."),
+    ("/cache/show, /cache/dry/ROUTE, /cache/purge/ROUTE", "POST: the answers that routes keep, and their deletion, as "
+     "\\fBrelayd cache\\fR does; also with /CONSUMER behind the route, all percent-encoded."),
     ("/dashboard/", "The dashboard, a page for browsers; see DASHBOARD."),
     ("/openapi.json, /api/docs, /api/redoc", "The OpenAPI 3.1 document of the admin application and of what the AI fronts of "
      "the configuration in force accept, and two pages made from it: with forms that send a request with a key, and for "
@@ -237,7 +239,7 @@ def page() -> str:
         lines += [".TP", f"\\fB{code}\\fR", escaped(sentence(meaning))]
     lines += listed("ENVIRONMENT", ENVIRONMENT)
     lines += listed("FILES", FILES)
-    others = ("relayd.yaml(5)", "relayd-protocols(7)", "relayd-metrics(7)", "relayd-sessions(7)", "relayd-migration(7)", "systemctl(1)")
+    others = ("relayd.yaml(5)", "relayd-protocols(7)", "relayd-metrics(7)", "relayd-sessions(7)", "relayd-cache(7)", "relayd-migration(7)", "systemctl(1)")
     lines += [".SH SEE ALSO", ", ".join("\\fB" + other.replace("(", "\\fR(") for other in others)]
     return "\n".join(lines) + "\n"
 

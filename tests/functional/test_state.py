@@ -97,7 +97,7 @@ def test_all_that_is_held_about_one_consumer_is_shown_and_deleted(relay: Relay) 
     until(lambda: held(relay) == expected, what=str(expected))
     assert "bob" in command(relay, "show") and "ann" not in command(relay, "show", "--consumer", "bob")
     assert command(relay, "forget", "--consumer", "ann", "--dry-run") == (
-        "would delete of ann: 1 session, 0 session_endpoint, 0 stored, 2 window, 1 spend\n"
+        "would delete of ann: 1 session, 0 session_endpoint, 0 stored, 0 cached, 2 window, 1 spend\n"
     )
     assert held(relay) == expected
     assert command(relay, "forget", "--consumer", "ann").startswith("deleted of ann: 1 session,")
@@ -108,7 +108,7 @@ def test_all_that_is_held_about_one_consumer_is_shown_and_deleted(relay: Relay) 
     assert relay.stop() == 0
     assert {(one["consumer"], one["kind"]): one["entries"] for one in json.loads(command(relay, "show", "--json", *files))} == rest
     said = command(relay, "forget", "--consumer", "bob", "--dry-run", *files)
-    assert said == "would delete of bob: 1 session, 0 session_endpoint, 0 stored, 2 window, 1 spend\n"
+    assert said == "would delete of bob: 1 session, 0 session_endpoint, 0 stored, 0 cached, 2 window, 1 spend\n"
     relay.start()
     assert held(relay) == rest
     assert (ask(relay, "ann"), ask(relay, "bob")) == (200, 429)
@@ -123,7 +123,7 @@ def test_a_consumer_is_forgotten_while_relayd_does_not_run(relay: Relay) -> None
     assert relay.stop() == 0
     state = relay.environment["STATE_DIRECTORY"]
     said = command(relay, "forget", "--consumer", "ann", "--state", state)
-    assert said == "deleted of ann: 1 session, 0 session_endpoint, 0 stored, 2 window, 1 spend\n"
+    assert said == "deleted of ann: 1 session, 0 session_endpoint, 0 stored, 0 cached, 2 window, 1 spend\n"
     assert "no folder" in refused(relay, "show", "--state", f"{state}/none").replace("is not a folder", "no folder")
     relay.start()
     assert {name for name, _ in held(relay)} == {"bob"}
@@ -150,7 +150,7 @@ def test_what_is_held_in_redis_is_shown_and_deleted(upstream: Upstream, tmp_path
         expected = {(name, kind): count for name in ("ann", "bob") for kind, count in of_each.items()}
         until(lambda: held(relay) == expected, what=str(expected))
         assert command(relay, "forget", "--consumer", "ann") == (
-            "deleted of ann: 1 session, 0 session_endpoint, 0 stored, 2 window, 1 spend\n"
+            "deleted of ann: 1 session, 0 session_endpoint, 0 stored, 0 cached, 2 window, 1 spend\n"
         )
         rest = {key: count for key, count in expected.items() if key[0] == "bob"}
         until(lambda: held(relay) == rest, what=str(rest))

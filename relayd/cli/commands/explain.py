@@ -125,6 +125,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
         for what in ("routes", "models"):
             if known and result["consumer"][what] is not None:
                 lines.append(f"{what:9} {known} may use {', '.join(result['consumer'][what])} only")
+    if result["cache"] is not None:
+        cache = result["cache"]
+        is_used = f"is looked up: key {cache['key']}" if cache["used"] else f"is not looked up: {cache['reason']}"
+        lines += ["", f"cache     the request {is_used}"]
     if result["answer"] is not None:
         answer = result["answer"]
         code = f" {answer['code']}" if answer["code"] else ""

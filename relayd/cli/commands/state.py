@@ -4,7 +4,8 @@
     forget --consumer NAME    delete all of a consumer; --dry-run says only what would be deleted
 
 NAME is a consumer as in the access log (ENTRY/NAME for tokens), or @ADDRESS for a client without a consumer. Kinds are
-`stored` (responses, conversations, signatures), `session`, `session_endpoint`, `window` (what is counted of rates and
+`stored` (responses, conversations, signatures), `session`, `session_endpoint`, `cached` (answers in the caches of
+routes; those in shared caches have no consumer, see `relayd cache`), `window` (what is counted of rates and
 budgets, which begin anew) and `spend` (the rows of `relayd spend`). Not deleted are keys (`relayd keys revoke`), logs,
 the configuration, and what requests in progress have reserved and will store. Spend is that of this process and its
 state directory. Windows that instances share through Redis are shown and deleted for all of them. While Redis cannot be

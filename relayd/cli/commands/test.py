@@ -81,6 +81,12 @@ def faults_of(one: Assertion, plan: Plan) -> Iterator[str]:
         yield f"status: {status or 'none, it is sent upstream'}{why}, expected {wanted.status}"
     if wanted.code is not None and (code := "none" if answer is None else answer["code"] or "none") != wanted.code:
         yield f"code: {code}, expected {wanted.code}"
+    if wanted.cache is not None:
+        cache: dict[str, Any] | None = result.get("cache")
+        is_used = "off" if cache is None else "used" if cache["used"] else "bypassed"
+        if is_used != wanted.cache:
+            why = f" ({cache['reason']})" if cache is not None and not cache["used"] else ""
+            yield f"cache: {is_used}{why}, expected {wanted.cache}"
     if any(one is not None for one in (wanted.upstream, wanted.endpoint, wanted.target, wanted.key, wanted.limits)):
         if sent is None:
             yield "it is not sent to any upstream" + ("" if answer is None else f": {answer['status']} {answer['why']}")
@@ -127,10 +133,11 @@ def request_of(one: Assertion, config: Config) -> HypotheticalRequest:
     if not any(name.lower() == "host" for name in one.headers):
         lines.insert(0, f"Host: {authority}")
     lines += key_of(one.consumer, config)
-    if one.body:
-        lines.append(f"Content-Length: {int(one.body)}")
+    data = None if one.data is None else one.data.encode()
+    if one.body or data is not None:
+        lines.append(f"Content-Length: {int(one.body) if data is None else len(data)}")
     text = "\r\n".join([f"{found['method']} {target} HTTP/1.1", *lines, "", ""])
-    return HypotheticalRequest(parse_head(text.encode("utf-8", "surrogateescape")), scheme.lower(), one.peer)
+    return HypotheticalRequest(parse_head(text.encode("utf-8", "surrogateescape")), scheme.lower(), one.peer, data)
 
 
 def key_of(name: str | None, config: Config) -> list[str]:

@@ -17,6 +17,7 @@ from relayd.protocols.anthropic_messages import (
     usage,
     write_request,
 )
+from relayd.protocols.cacheable import CacheRules
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import ANTHROPIC, ANTHROPIC_SOURCE
 
@@ -49,6 +50,9 @@ DIALECT = Dialect(
     tap=usage.TAP,
     image_mark=rb'"type"\s*:\s*"image"',
     model_list=ANTHROPIC_SOURCE,
+    cache_rules=CacheRules(
+        paths=(b"/messages",), state=("mcp_servers", "container"), fields=(b"anthropic-version", b"anthropic-beta"),
+    ),
     listing=ANTHROPIC,
     rate_fields=rate_fields.rate_fields,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from relayd.protocols import _chat_usage
 from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols._thinking import learn
+from relayd.protocols.cacheable import CacheRules
 from relayd.protocols.dialect import Dialect
 from relayd.protocols.model_list import OPENAI_SOURCE
 from relayd.protocols.openai_chat import read_messages, read_request, write_request
@@ -39,6 +40,10 @@ DIALECT = Dialect(
     image_mark=rb'"image_url"\s*:\s*[{"]',
     can_ask_usage=True,
     model_list=OPENAI_SOURCE,
+    cache_rules=CacheRules(
+        paths=(b"/chat/completions",), samples="n", state=("web_search_options", "plugins"), store="store",
+        fields=(b"openai-beta", b"openai-organization", b"openai-project"),
+    ),
     rate_fields=openai_fields,
     drops=(
         "From a Chat client to another dialect: members of the request that are not in OpenAI's reference, `store`, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relayd.protocols._openai_errors import read_error, render_error
 from relayd.protocols._thinking import recalled_keys
+from relayd.protocols.cacheable import CacheRules
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Dialect, Renderer, RequestContext
 from relayd.protocols.model_list import OPENAI_SOURCE
@@ -59,6 +60,11 @@ DIALECT = Dialect(
     tap=usage.TAP,
     image_mark=rb'"type"\s*:\s*"input_image"',
     model_list=OPENAI_SOURCE,
+    cache_rules=CacheRules(
+        paths=(b"/responses",), samples="n", state=("previous_response_id", "conversation", "prompt", "background"),
+        store="store", stores_by_default=True, items="input",
+        fields=(b"openai-beta", b"openai-organization", b"openai-project"),
+    ),
     rate_fields=openai_fields,
     websocket=websocket.TRANSPORT,
     drops=(

@@ -1,7 +1,8 @@
-"""The filters of a response in their order: tap usage, drop usage chunk, hold or translate, cost field, keep alive.
+"""The filters of a response in their order.
 
-    endpoint -> TapUsage -> DropUsageChunk -> HoldFirstContent -> CostField -> KeepAlive -> writer  (the same dialect)
-    endpoint -> Translate -> CostField -> KeepAlive -> writer                                      (another dialect)
+    endpoint -> TapUsage -> DropUsageChunk -> HoldFirstContent -> RecordAnswer -> CostField -> KeepAlive -> writer
+                                                                                               (the same dialect)
+    endpoint -> Translate -> RecordAnswer -> CostField -> KeepAlive -> writer                  (another dialect)
     endpoint -> PermittedModels -> writer                  (a list of models, for a consumer that may not use all)
     endpoint -> writer                                                                            (opaque bytes)
 """
@@ -19,6 +20,7 @@ from relayd.proxy.filters.drop_usage_chunk import DropUsageChunk
 from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.hold_first_content import HoldFirstContent
 from relayd.proxy.filters.permitted_models import PermittedModels
+from relayd.proxy.filters.record_answer import RecordAnswer
 from relayd.proxy.filters.tap_usage import TapUsage
 from relayd.proxy.filters.translate import Translate
 from relayd.wire.key_filter import KeyFilter
@@ -54,6 +56,8 @@ def chain_for(
         chain = passing_chain(ai_request, target, response, may_retry)
     if ai_request.counts_text:
         chain = (*chain, CountText(ai_request))
+    if ai_request.cache_use is not None:
+        chain = (*chain, RecordAnswer(ai_request.cache_use, target, response))
     if ai_request.cost_text is not None:
         chain = (*chain, CostField(ai_request.cost_text, response.media.is_stream, ai_request.accepts_chunks))
     if ai_request.keepalive is not None:

@@ -45,7 +45,7 @@ def test_what_is_stored_is_counted_and_that_of_one_consumer_deleted(folder: str)
         ("bob", "stored"): 1, ("bob", "window"): 1, ("bob", "spend"): 2,
     }
     assert counts(folder) == expected
-    found = {"session": 1, "session_endpoint": 0, "stored": 2, "window": 1, "spend": 2}
+    found = {"session": 1, "session_endpoint": 0, "stored": 2, "cached": 0, "window": 1, "spend": 2}
     assert forget(folder, "ann", dry_run=True) == found and counts(folder) == expected
     assert forget(folder, "ann", dry_run=False) == found
     assert counts(folder) == {key: count for key, count in expected.items() if key[0] == "bob"}

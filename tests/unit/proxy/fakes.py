@@ -19,6 +19,7 @@ from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.protocols.dialect import Memory
 from relayd.proxy.application import Application, Handler, LocalRequest, Responder, send_answer
+from relayd.proxy.cache_use import CacheCounts
 from relayd.proxy.client_session import SessionCounts
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.pipeline import run
@@ -121,6 +122,7 @@ class FakeGateway:
         self.sessions = Sessions()
         self.ledger = Ledger()
         self.session_counts = SessionCounts()
+        self.cache_counts = CacheCounts()
         self.shared: SharedLedger | None = None
         self.store = Store(100, 1 << 20, 60.0)
         self.timers: list[tuple[float, Callable[[], None]]] = []
@@ -139,8 +141,8 @@ class FakeGateway:
     def memory(self, space: str) -> Memory:
         return self.store.space(space)
 
-    def space(self, name: str, ttl_s: float) -> Space:
-        return self.store.space(name, ttl_s)
+    def space(self, name: str, ttl_s: float, most_bytes: int = 0) -> Space:
+        return self.store.space(name, ttl_s, most_bytes)
 
     def is_store_degraded(self) -> bool:
         return self.degraded

@@ -9,10 +9,11 @@ import pytest
 
 from relayd.plan.plan import Plan, Target
 from relayd.protocols.dialect import Dialect, Refused
+from relayd.protocols.model_list import requested_listing
 from relayd.protocols.openai_chat import DIALECT as CHAT
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
 from relayd.protocols.openai_responses.state import new_id
-from relayd.proxy.ai_request import AiRequest, requested_listing
+from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.request_context import context_of
 from relayd.stores.memory import Store
 from relayd.wire.body import PARSED_BYTES

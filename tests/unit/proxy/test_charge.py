@@ -255,3 +255,16 @@ async def test_an_upstream_that_cannot_be_reached_costs_nothing(tmp_path: Path, 
         assert status_of((await harness.ask(request_of(front, stream)))[0]) == 502
         await harness.accounted(1)
         assert counted(harness) == charged(0, 0, 0, 0)
+
+
+async def test_a_hit_costs_one_request(tmp_path: Path, front: str, stream: bool) -> None:
+    whole = WHOLE.replace("FRONT", front).replace(", UPSTREAM", "").replace("allow: [team],", "allow: [team], cache: {when: always},")
+    async with running(tmp_path, ScriptedEndpoints(a=answered(stream, USAGE)), whole=whole) as harness:
+        priced(harness)
+        request = request_of(front, stream)
+        there = await harness.ask(request)
+        await until(lambda: run_steps(harness.gateway.store.list_steps("cache:", 1)))
+        hit = await harness.ask(request)
+        assert b"relayd; hit" in hit[0] and hit[1] == there[1]
+        await harness.accounted(2)
+        assert counted(harness) == charged(2, 107, 7, 10 + 100 + 21)

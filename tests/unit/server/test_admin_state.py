@@ -76,9 +76,9 @@ OTHERS = {"annex": {"stored": 1}, "bob": {"stored": 1, "spend": 1}}
 async def test_a_consumer_is_shown_and_forgotten_and_others_stay() -> None:
     gateway = gateway_with(Spend())
     assert await counts(gateway) == {"ann": ANN, **OTHERS}
-    assert await ask(gateway, "/state/dry/ann") == (200, {"consumer": "ann", **ANN})
+    assert await ask(gateway, "/state/dry/ann") == (200, {"consumer": "ann", "cached": 0, **ANN})
     assert await counts(gateway) == {"ann": ANN, **OTHERS}
-    assert await ask(gateway, "/state/forget/a%6En") == (200, {"consumer": "ann", **ANN})
+    assert await ask(gateway, "/state/forget/a%6En") == (200, {"consumer": "ann", "cached": 0, **ANN})
     assert await counts(gateway) == OTHERS
 
 

@@ -86,8 +86,8 @@ class ContractStore:
     def settle(self) -> None:
         self.loop.until(lambda: not self.real._writes.waiting and not self.real.server.waiting)
 
-    def space(self, name: str, ttl_s: float | None = None) -> ContractSpace:
-        return ContractSpace(self, self.loop.run(lambda: self.real.space(name, ttl_s)))
+    def space(self, name: str, ttl_s: float | None = None, most_bytes: int = 0) -> ContractSpace:
+        return ContractSpace(self, self.loop.run(lambda: self.real.space(name, ttl_s, most_bytes)))
 
     def sweep(self) -> None:
         self.loop.run(self.real.sweep)

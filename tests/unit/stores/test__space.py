@@ -34,7 +34,7 @@ class Notes:
     def put(self, space: str, key: str, value: Any, ttl_s: float) -> None:
         self.asked.append(("put", space, key, value, ttl_s))
 
-    def put_text(self, space: str, key: str, text: str, ttl_s: float) -> None:
+    def put_text(self, space: str, key: str, text: str, ttl_s: float, most_bytes: int = 0) -> None:
         self.asked.append(("put_text", space, key, text, ttl_s))
 
     def swap_steps(self, space: str, key: str, expected: str | None, text: str | None, ttl_s: float) -> Steps[bool]:

@@ -301,6 +301,20 @@ def test_a_consumer_who_fills_the_store_pushes_out_its_own(
     assert store.space(loud).get("199") is not None and store.space(loud).get("0") is None
 
 
+def test_a_space_may_have_a_bound_of_its_own(make: Make, hands: Hands) -> None:
+    store = make()
+    small, other = store.space("small", 60.0, 3000), store.space("other")
+    other.put("x", "v" * 2000)
+    for number in range(6):
+        hands.now_s += 1.0
+        run_steps(small.put_steps(str(number), "v" * 500))
+    found = [number for number in range(6) if run_steps(small.get_steps(str(number))) is not None]
+    assert 5 in found and len(found) < 6, "the least recently used ones have made room"
+    assert other.get("x") == "v" * 2000, "other spaces have lost nothing"
+    sizes = [one.size_bytes for one in run_steps(store.list_steps("small", 10))]
+    assert sum(sizes) <= 3000
+
+
 def test_an_empty_store_keeps_nothing(make: Make) -> None:
     store = make(max_entries=0)
     store.space("team").put("a", 1)

@@ -48,6 +48,30 @@ def test_json_holds_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert result["route"] == "demo" and result["sent"]["target"] == "/v1/models"
 
 
+CACHED = """
+upstreams: {up: {protocol: openai_chat, endpoints: ["http://127.0.0.1:9001/v1"]}}
+routes: [{name: kept, match: {prefix: /v1/}, upstream: up, cache: {}}, {name: rest, upstream: up}]
+"""
+
+
+@pytest.mark.parametrize(("path", "body", "text", "cache"), [
+    ("/v1/chat/completions", '{"model": "m", "temperature": 0, "messages": []}', "is looked up: key ", {"used": True, "reason": None}),
+    ("/v1/chat/completions", '{"model": "m", "messages": []}', "is not looked up: not_deterministic", {"used": False, "reason": "not_deterministic"}),
+    ("/v1/embeddings", '{"model": "m", "input": "x"}', "is not looked up: other_request", {"used": False, "reason": "other_request"}),
+    ("/chat/completions", '{"model": "m", "temperature": 0, "messages": []}', "", None),
+])  # fmt: skip
+def test_the_use_of_a_cache_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, body: str, text: str, cache: dict[str, object] | None
+) -> None:
+    top = TEXT.partition("upstreams:")[0]
+    assert explained(tmp_path, "POST", path, "-d", body, "-H", "Content-Type: application/json", text=top + CACHED) == 0
+    shown = capsys.readouterr().out
+    assert text in shown if text else "cache " not in shown
+    assert explained(tmp_path, "--json", "POST", path, "-d", body, text=top + CACHED) == 0
+    found = json.loads(capsys.readouterr().out)["cache"]
+    assert found == cache if cache is None else {key: found[key] for key in cache} == cache
+
+
 def test_no_route_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explained(tmp_path, "GET", "http://127.0.0.1:8282") == 1
     assert "404 no_route" in capsys.readouterr().out

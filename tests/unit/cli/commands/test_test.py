@@ -23,9 +23,11 @@ consumers:
 routes:
   - {name: llm, match: {prefix: /v1/}, protocol: openai_chat, upstream: chutes, allow: [team]}
   - {name: gone, match: {path: /gone}, respond: {status: 410}}
+  - {name: kept, match: {prefix: /kept/}, protocol: openai_chat, upstream: chutes, cache: {}}
   - {name: site, match: {host: example.org}, upstream: web}
 """
 ASK = "request: POST /v1/chat/completions, consumer: team, body: 2KiB"
+CACHED = "request: POST /kept/v1/chat/completions, data: '{\"model\": \"m\", \"temperature\": 0, \"messages\": []}'"
 
 
 @pytest.fixture
@@ -47,7 +49,8 @@ def run(folder: Path, *tests: str) -> int:
     f"{ASK}, expect: {{limits: {{requests: 8, queue: 64}}}}",
     "request: GET /v1/models, expect: {route: llm, status: 401, code: unauthorized}",
     "request: GET /v1/models, consumer: other, expect: {status: 403}",
-    "request: GET /gone, expect: {route: gone, status: 410}",
+    "request: GET /gone, expect: {route: gone, status: 410, cache: 'off'}",
+    f"{CACHED}, expect: {{route: kept, cache: used}}", f"{CACHED}, headers: {{Cache-Control: no-store}}, expect: {{cache: bypassed}}",
     "request: GET /nowhere, expect: {route: none, status: 404}",
     "request: 'GET http://example.org:8282/x?y=1', expect: {route: site, target: '/x?y=1', key: none}",
     "request: GET /, headers: {Host: example.org, X-A: b}, peer: 10.0.0.9, expect: {upstream: web, sends: {X-A: b}}",
@@ -68,6 +71,9 @@ def test_expectations_that_are_met_hold(test: str, folder: Path, capsys: pytest.
     (f"{ASK}, expect: {{code: forbidden}}", "code: none, expected forbidden"),
     (f"{ASK}, expect: {{limits: {{requests: 9}}}}", "limits.requests: 8, expected 9"),
     (f"{ASK}, expect: {{sends: {{X-Team: blue}}}}", "sends X-Team: nothing, expected blue"),
+    (f"{CACHED}, headers: {{Cookie: a=b}}, expect: {{cache: 'off'}}", "cache: used, expected off"),
+    (f"{CACHED}, headers: {{Cache-Control: no-store}}, expect: {{cache: used}}", "cache: bypassed (no_store), expected used"),
+    (f"{ASK}, expect: {{cache: used}}", "cache: off, expected used"),
     ("request: GET /v1/x, expect: {status: 0}", "status: 401 (no known key), expected 0"),
     ("request: GET /gone, expect: {upstream: web}", "not sent to any upstream"),
     ("request: GET /, consumer: nobody, expect: {status: 0}", "consumer nobody is not in the configuration"),
@@ -84,6 +90,7 @@ def test_deviations_are_shown(test: str, message: str, folder: Path, capsys: pyt
     ("request: GET /, expect: {}", "could never fail"),
     ("request: GET /, expect: {rout: x}", "rout"),
     ("request: GET /", "expect"),
+    ("request: GET /, data: x, body: 1KiB, expect: {status: 0}", "cannot be combined with body"),
 ])
 def test_a_file_of_tests_with_faults_is_refused(
     test: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
