@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from relayd import clock
 from relayd.config.listener import Tls
@@ -452,6 +453,14 @@ def turn() -> bytes:
 
 
 KNOWN = [TEXT, JSON, STREAMED, ASKED, FORM, FORM_FIRST, *(phase.sends for phase in PHASES), *(phase.rest for phase in PHASES)]
+
+
+@pytest.fixture(autouse=True)
+def _no_timers_of_other_tests() -> None:
+    """Cancel what earlier tests have scheduled: the tests of a worker share a loop, and what a timer makes is counted."""
+    loop: Any = IOLoop.current().asyncio_loop  # type: ignore[attr-defined]
+    for timer in list(loop._scheduled):
+        timer.cancel()
 
 
 @pytest.fixture(autouse=True)
