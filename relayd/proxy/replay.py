@@ -100,7 +100,7 @@ def _targets(plan: Plan) -> Iterator[Target]:
 def _plan_for(plan: Plan, route: PlannedRoute, target: Target) -> Plan:
     resilience = None if route.resilience is None else _only(route.resilience, target)
     alone = replace(
-        route, allow=None, cors=None, upgrade=False, finish=False, limit_set=None, uses_session=False,
+        route, allow=None, cors=None, upgrade=False, finish=False, limit_set=None, uses_session=False, cache=None,
         resilience=resilience, targets=(target,),
     )
     return replace(

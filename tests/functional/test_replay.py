@@ -35,6 +35,8 @@ def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -
         "consumers": {"team": {"bearer": {"file": str(folder / "team")}}},
         "routes": [
             {"name": "responses", "match": {"path": "/v1/responses"}, "protocol": "openai_responses", "upstream": "chat"},
+            {"name": "cached", "match": {"prefix": "/cached/v1/"}, "strip_prefix": "/cached", "upstream": "chat",
+             "cache": {"ttl": "1h", "when": "always"}},
             {"name": "chat", "match": {"prefix": "/v1/"}, "upstream": "chat", "allow": ["team"]},
             {"name": "fixed", "match": {"prefix": "/fixed"}, "respond": {"status": 418}},
             {"name": "all", "match": {"prefix": "/"}, "upstream": "up"},
@@ -107,6 +109,13 @@ def test_ids_and_times_of_an_ai_response_do_not_count(relay: Relay, upstream: Up
     assert different.returncode == 1 and "-fine" in different.stdout and "+other" in different.stdout
     keys = {message.get("authorization") for message in upstream.heads}
     assert keys == {b"Bearer " + UP_KEY.encode()}
+
+
+def test_a_replay_asks_the_endpoint_and_not_the_cache(relay: Relay, upstream: Upstream) -> None:
+    upstream.script = once(says(completion("fine"), JSON), says(completion("other"), JSON))
+    identity = captured(relay, b"/cached/v1/chat/completions", JSON, body=json.dumps(CHAT).encode())
+    replayed = cli(relay, "replay", identity)
+    assert replayed.returncode == 1 and "+other" in replayed.stdout, replayed.stdout + replayed.stderr
 
 
 def test_streams_are_compared_by_what_they_say(relay: Relay, upstream: Upstream) -> None:
