@@ -31,7 +31,7 @@ from relayd.stores._redis_store import OnFailure, RedisStore
 PORT = 6379
 MISSING = (
     "" if importlib.util.find_spec("redis") is not None
-    else "needs the Python package redis, which is not installed (apt install python3-redis)"
+    else "needs the Python package redis, which is not installed (apt install python3-redis, then restart relayd)"
 )
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::([0-9]{1,5}))?", re.ASCII)
 

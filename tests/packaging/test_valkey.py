@@ -24,7 +24,8 @@ def test_rates_are_counted_in_the_valkey_of_the_distribution(system: Testbed) ->
         pytest.skip(f"{system.suite} has no valkey-server: {done.stderr.strip().splitlines()[-1:]}")
     system.sh("systemctl restart valkey-server")
     system.upstream()
-    system.configure(SHARED)
+    system.write("/etc/relayd.yaml", SHARED)
+    system.sh("systemctl restart relayd")  # a running relayd does not see a library that was installed later
     until(lambda: bool(system.status()["store"]["server"]) and not system.status()["store"]["degraded"])
     assert [status_of(system) for _ in range(3)] == ["200", "200", "429"]
     system.sh("systemctl restart relayd")
