@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from relayd.cli.captured import Document, field, fields_of, plain_body
@@ -28,47 +28,13 @@ from relayd.protocols.canon import (
     ToolStart,
 )
 from relayd.protocols.dialect import Options
-from relayd.wire.json_steps import Steps
+from relayd.protocols.no_memory import NoMemory
 
 VOLATILE = frozenset((
     "date", "age", "x-request-id", "x-process-time", "content-length", "transfer-encoding", "connection",
     "server-timing", "request-id", "cf-ray", "openai-processing-ms", "set-cookie", "etag",
 ))  # fmt: skip
 LINES = 400
-
-
-class NoMemory:
-    """The memory of a reader whose response is only compared: nothing is stored."""
-
-    must_fetch = False
-
-    def get(self, key: str) -> Any:
-        """Nothing is known."""
-        return None
-
-    def get_steps(self, key: str) -> Steps[Any]:
-        """Nothing is known."""
-        yield
-        return None
-
-    def fetch_steps(self, keys: Iterable[str]) -> Steps[None]:
-        """Nothing is known."""
-        yield
-
-    def put(self, key: str, value: Any) -> None:
-        """Nothing is stored."""
-
-    def put_steps(self, key: str, value: Any) -> Steps[None]:
-        """Nothing is stored."""
-        yield
-
-    def delete(self, key: str) -> bool:
-        """Nothing is there."""
-        return False
-
-    def lost(self, key: str) -> str:
-        """No reason is needed."""
-        return ""
 
 
 class Difference:

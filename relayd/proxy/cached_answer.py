@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from relayd.dataclass import dataclass
 from relayd.protocols.canon import End, Failure, Finish, ReasoningDelta, RefusalDelta, Request, TextDelta, ToolStart
 from relayd.protocols.dialect import Dialect, Options
+from relayd.protocols.no_memory import NoMemory
 from relayd.usage import Usage
 from relayd.wire.json_steps import Steps
 
@@ -97,7 +98,7 @@ def _usage(value: object) -> Usage | None:
 def is_complete_steps(dialect: Dialect, body: bytes, stream: bool) -> Steps[bool]:
     """True if an answer in a client's dialect may be used again, in steps."""
     assert dialect.reader is not None
-    reader = dialect.reader(Request(model="", messages=(), stream=stream), Options(), _NoMemory())
+    reader = dialect.reader(Request(model="", messages=(), stream=stream), Options(), NoMemory())
     seen = _Seen()
     for start in range(0, len(body), STEP_BYTES):
         seen.add(reader.decode(body[start : start + STEP_BYTES]))
@@ -112,34 +113,6 @@ def is_complete_steps(dialect: Dialect, body: bytes, stream: bool) -> Steps[bool
         yield
         seen.add(reader.decode(b""))
     return seen.is_complete
-
-
-class _NoMemory:
-    """The memory of a reader that only checks: it finds nothing and keeps nothing."""
-
-    must_fetch = False
-
-    def get(self, key: str) -> Any:
-        return None
-
-    def get_steps(self, key: str) -> Steps[Any]:
-        yield
-        return None
-
-    def fetch_steps(self, keys: Iterable[str]) -> Steps[None]:
-        yield
-
-    def put(self, key: str, value: Any) -> None:
-        pass
-
-    def put_steps(self, key: str, value: Any) -> Steps[None]:
-        yield
-
-    def delete(self, key: str) -> bool:
-        return False
-
-    def lost(self, key: str) -> str:
-        return ""
 
 
 class _Seen:
