@@ -12,20 +12,26 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator
 from types import ModuleType
 
 
-@functools.cache
 def kinds(package: str, *, packages_only: bool = False) -> tuple[str, ...]:
     """The kinds of a folder, sorted: all modules except those with a leading underscore.
 
     `packages_only` excludes plain modules, for folders that also hold modules shared by their kinds.
     """
-    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    named = (module for module in found if not module.name.startswith("_"))
+    folders = tuple(importlib.import_module(package).__path__)
+    return _listed(folders, tuple(os.stat(folder).st_mtime_ns for folder in folders), packages_only)
+
+
+@functools.lru_cache(maxsize=64)
+def _listed(folders: tuple[str, ...], _changed_ns: tuple[int, ...], packages_only: bool) -> tuple[str, ...]:
+    """A configuration asks for the same folder thousands of times; a folder is listed again when it has changed."""
+    named = (module for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
     return tuple(sorted(module.name for module in named if module.ispkg or not packages_only))
 
 
