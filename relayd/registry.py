@@ -12,7 +12,6 @@ import functools
 import importlib
 import importlib.util
 import inspect
-import os
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -24,14 +23,8 @@ def kinds(package: str, *, packages_only: bool = False) -> tuple[str, ...]:
 
     `packages_only` excludes plain modules, for folders that also hold modules shared by their kinds.
     """
-    folders = tuple(importlib.import_module(package).__path__)
-    return _listed(folders, tuple(os.stat(folder).st_mtime_ns for folder in folders), packages_only)
-
-
-@functools.lru_cache(maxsize=64)
-def _listed(folders: tuple[str, ...], _changed_ns: tuple[int, ...], packages_only: bool) -> tuple[str, ...]:
-    """A configuration asks for the same folder thousands of times; a folder is listed again when it has changed."""
-    named = (module for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    named = (module for module in found if not module.name.startswith("_"))
     return tuple(sorted(module.name for module in named if module.ispkg or not packages_only))
 
 
@@ -57,7 +50,10 @@ class Kinds:
         self._folder = folder
 
     def __contains__(self, kind: object) -> bool:
-        return kind in kinds(self._folder)
+        # A configuration asks thousands of times: a kind that is loaded needs no listing of the folder.
+        if isinstance(kind, str) and kind.isidentifier() and not kind.startswith("_"):
+            return f"{self._folder}.{kind}" in sys.modules or kind in kinds(self._folder)
+        return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(kinds(self._folder))
