@@ -293,7 +293,7 @@ def law_modules_say_what_they_are(files: list[Source]) -> Iterator[str]:
 DIALECT_NAMES = frozenset(
     path.parent.name for path in TOP.glob("relayd/protocols/*/__init__.py")
 )  # a folder of protocols/ is a dialect
-SPEAKS = ("relayd/server/demo.py", "relayd/cli/commands/check.py",
+SPEAKS = ("relayd/server/demo_upstream.py",
           "relayd/wire/key_filter.py",  # what the demonstration answers; words that people write where no key is needed
           "relayd/importers/")  # which dialect the words of another program mean
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from relayd.daemon.discovery import parse_endpoints
+from relayd.daemon.endpoint_lists import parse_endpoints
 from relayd.plan.specs import discovered_specs, endpoint_spec
 from relayd.upstream.discovered import Address, LookupFault, Tools, discovery
 from relayd.upstream.spec import UpstreamSpec

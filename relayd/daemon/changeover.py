@@ -21,8 +21,9 @@ from relayd.config.model import Config
 from relayd.config.store import Store as StoreSection
 from relayd.config.telemetry import sinks_of
 from relayd.daemon import admin_socket_path
+from relayd.daemon.configured_store import open_store
 from relayd.daemon.preflight import Expiry, pem_stamps, preflight
-from relayd.daemon.state_dir import acme_folder, open_store
+from relayd.daemon.state_dir import acme_folder
 from relayd.daemon.turns import at_once
 from relayd.dataclass import dataclass
 from relayd.errors import ConfigError, ExchangeError, Finding
@@ -32,7 +33,8 @@ from relayd.plan.plan import Plan
 from relayd.proxy.gateway import Gateway
 from relayd.proxy.ports import Store
 from relayd.server.admin import AdminServer
-from relayd.server.demo import DemoServer, demo_spec
+from relayd.server.demo import DemoServer
+from relayd.server.demo_upstream import demo_spec
 from relayd.server.listener import ListenerSet, PreparedListeners
 from relayd.server.sockets import stored_name
 from relayd.telemetry.outlet import Outlet

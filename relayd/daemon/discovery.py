@@ -17,15 +17,14 @@ import logging
 from collections.abc import Sequence
 
 from relayd import clock
-from relayd.config.load import load_endpoints
 from relayd.config.model import Config
+from relayd.daemon.endpoint_lists import parse_endpoints
 from relayd.daemon.timers import Timers
-from relayd.errors import ConfigError
 from relayd.plan.plan import Plan
-from relayd.plan.specs import address_of, discovered_specs, discovery_spec, endpoint_spec
+from relayd.plan.specs import discovered_specs, discovery_spec, endpoint_spec
 from relayd.telemetry.metrics import Labels
 from relayd.telemetry.telemetry import Telemetry
-from relayd.upstream.discovered import Address, ApiClient, Discovered, Discovery, LookupFault, Tools, discovery
+from relayd.upstream.discovered import Address, Discovered, Discovery, Tools, discovery
 from relayd.upstream.spec import DiscoverySpec, EndpointSpec
 from relayd.upstream.transport.api_client import ApiRequests
 from relayd.upstream.transport.client import StreamClient
@@ -36,23 +35,6 @@ RESTART_S = 5.0
 FIRST_ANSWERS_S = 2.0
 URGED_S = 1.0  # between two lookups because of endpoints that cannot be reached
 REPEATED_S = 600.0  # between two log lines about the same fault
-
-
-def parse_endpoints(text: bytes, path: str) -> tuple[Address, ...]:
-    """The addresses in the text of a file. Raises LookupFault with the first error, its file and line."""
-    try:
-        return tuple(map(address_of, load_endpoints(text, path)))
-    except ConfigError as error:
-        first = error.findings[0]
-        further = f" (and {len(error.findings) - 1} more)" if len(error.findings) > 1 else ""
-        raise LookupFault(f"{first}{further}") from error
-
-
-def _no_client(url: str) -> ApiClient:
-    raise LookupFault("a check connects to nothing")
-
-
-CHECKED = Tools(parse_endpoints, _no_client)  # for a discovery that only returns its cautions
 
 
 class DiscoveryService:

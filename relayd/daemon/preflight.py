@@ -26,7 +26,7 @@ from relayd.config.listener import Tls
 from relayd.config.load import Loaded, load
 from relayd.config.model import Config
 from relayd.config.store import STORES
-from relayd.daemon.discovery import CHECKED
+from relayd.daemon.endpoint_lists import CHECKED
 from relayd.daemon.generations import SYSTEM_STATE
 from relayd.daemon.state_dir import acme_folder, shared_folder
 from relayd.daemon.unit import Unit
@@ -36,7 +36,7 @@ from relayd.plan.compile import compile_plan
 from relayd.plan.specs import discovery_spec, stamps_of
 from relayd.schema import Secret
 from relayd.schema.plugins import options_of
-from relayd.server.demo import demo_spec
+from relayd.server.demo_upstream import demo_spec
 from relayd.server.tls import PemFault, authorities_end_s_of, load_authorities, load_pair, make_context, validity_of
 from relayd.stores import Bounds
 from relayd.upstream.discovered import discovery

@@ -1,11 +1,9 @@
-"""The state directory: opens the configured store, names the folders of certificates and of issued keys, and loads the
-key that seals data which clients hold for relayd.
+"""The state directory: names the folders of the store, of certificates and of issued keys, and loads the key that seals
+data which clients hold for relayd.
 
 1. Instances of one host (relayd@NAME.service) share the store, the key and both folders, because each request of a
    client may reach another instance. The ledger and the generations belong to one instance.
-2. A store that cannot be opened makes the configuration invalid, unless it is the default one: then data is stored in
-   memory.
-3. A key that cannot be stored is reported and is used by this process only; data sealed with it cannot be opened after
+2. A key that cannot be stored is reported and is used by this process only; data sealed with it cannot be opened after
    a restart, nor by another instance.
 """
 
@@ -15,14 +13,7 @@ import fcntl
 import os
 import secrets
 
-from relayd import registry
-from relayd.config.store import MEMORY, SQLITE, STORES
-from relayd.config.store import Store as StoreSection
 from relayd.daemon.generations import SYSTEM_STATE
-from relayd.errors import ConfigError, Finding, OptionError
-from relayd.proxy.ports import Store
-from relayd.schema.plugins import options_of
-from relayd.stores import Bounds
 
 KEY_FILE, KEY_BYTES = "seal.key", 32
 ACME, KEYS, SHARED = "acme", "keys", "shared"
@@ -60,40 +51,6 @@ def _granted_folder(name: str) -> str:
         if os.path.basename(folder) == name:
             return folder
     return ""
-
-
-def open_store(section: StoreSection, *, serving: bool = False) -> Store:
-    """Open the configured store. While relayd is `serving`, it does not wait for locks. Raises ConfigError."""
-    bounds = Bounds(
-        section.entries, int(section.size), float(section.ttl), shared_folder() or SYSTEM_STATE, may_wait=not serving
-    )
-    if section.kind is None:
-        return _open_default(section, bounds)
-    try:
-        return _open_kind(section, section.kind, bounds)
-    except ImportError as error:
-        raise ConfigError([Finding("", 0, 0, "store.kind", f"needs the Python package {error.name}")]) from error
-    except OptionError as error:
-        raise ConfigError([Finding("", 0, 0, f"store.{error.key}", error.message)]) from error
-
-
-def _open_default(section: StoreSection, bounds: Bounds) -> Store:
-    """The store of a configuration that names no kind: a file in the state directory, or memory."""
-    if not shared_folder():
-        return _open_kind(section, MEMORY, bounds)
-    try:
-        return _open_kind(section, SQLITE, bounds)
-    except OptionError as error:
-        memory = registry.load(STORES, MEMORY).Store.open(options_of(section, STORES, MEMORY), bounds)
-        memory.notices = (f"{error.message}; data is stored in memory and is lost when relayd ends",)
-        store: Store = memory
-        return store
-
-
-def _open_kind(section: StoreSection, kind: str, bounds: Bounds) -> Store:
-    """Open a store. Raises ImportError, OptionError."""
-    store: Store = registry.load(STORES, kind).Store.open(options_of(section, STORES, kind), bounds)
-    return store
 
 
 def seal_key() -> tuple[bytes, str]:

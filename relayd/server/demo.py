@@ -16,8 +16,9 @@ from tornado.iostream import StreamClosedError
 from tornado.web import Application, RequestHandler
 
 from relayd import clock
+from relayd.server.demo_upstream import demo_spec
 from relayd.server.unix_socket import ListeningUnixSocket
-from relayd.upstream.spec import EndpointSpec, UpstreamSpec
+from relayd.upstream.spec import UpstreamSpec
 
 MODEL = "demo"
 WORDS_PER_SECOND = 20
@@ -156,9 +157,3 @@ class DemoServer:
     def close(self) -> None:
         self._server.stop()
         self._socket.close()
-
-
-def demo_spec(path: str) -> UpstreamSpec:
-    """The upstream definition of the demo."""
-    endpoint = EndpointSpec(origin="http://localhost", base_path="", label="demo", unix=path)
-    return UpstreamSpec(name="demo", endpoints=(endpoint,), protocol="openai_chat")

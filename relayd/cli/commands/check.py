@@ -31,11 +31,9 @@ from relayd.daemon.unit_environment import ServiceEnvironment, service_environme
 from relayd.errors import ConfigError, Finding
 from relayd.plan.specs import discovery_spec
 from relayd.schema.units import format_size
-from relayd.upstream.spec import EndpointSpec, UpstreamSpec
 
 HELP = "check a configuration and the files it includes"
 SERVICE = "relayd.service"
-DEMO = UpstreamSpec("demo", (EndpointSpec("http://localhost", "", "demo"),), protocol="openai_chat")
 # The most bytes queued for the slower side: HIGH of proxy/request_body.py towards the upstream (a gathered body has the
 # same limit besides the request buffers: FREE_BYTES of limits/request_buffers.py and one read of a connection), TURN of
 # upstream/transport/slot.py and HIGH of server/connection.py towards the client. They change together.

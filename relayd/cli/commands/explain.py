@@ -23,7 +23,7 @@ from relayd.daemon.generations import SYSTEM_STATE
 from relayd.daemon.state_dir import KEYS, keys_folder
 from relayd.errors import ConfigError, ExchangeError
 from relayd.plan.compile import compile_plan
-from relayd.server.demo import demo_spec
+from relayd.server.demo_upstream import demo_spec
 from relayd.wire.headers import name_of
 from relayd.wire.http1 import parse_head
 from relayd.wire.redact import escape

@@ -23,7 +23,7 @@ from relayd.config.model import Config
 from relayd.errors import ConfigError, ExchangeError
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan
-from relayd.server.demo import demo_spec
+from relayd.server.demo_upstream import demo_spec
 from relayd.wire.http1 import parse_head
 
 HELP = "check a configuration against a file of requests and expectations"

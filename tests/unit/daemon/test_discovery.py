@@ -13,7 +13,8 @@ import pytest
 
 from relayd.config.load import load_text
 from relayd.config.model import Config
-from relayd.daemon.discovery import CHECKED, DiscoveryService, parse_endpoints
+from relayd.daemon.discovery import DiscoveryService
+from relayd.daemon.endpoint_lists import CHECKED, parse_endpoints
 from relayd.daemon.timers import Timers
 from relayd.plan.compile import compile_plan
 from relayd.plan.plan import Plan

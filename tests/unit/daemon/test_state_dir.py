@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from relayd.config.store import Store
-from relayd.daemon.state_dir import open_store, seal_key
+from relayd.daemon.configured_store import open_store
+from relayd.daemon.state_dir import seal_key
 from relayd.errors import ConfigError
 from relayd.schema import Duration, Size
 from relayd.stores.memory import Store as MemoryStore

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from relayd import registry
-from relayd.daemon.discovery import parse_endpoints
+from relayd.daemon.endpoint_lists import parse_endpoints
 from relayd.schema.describe import is_section
 from relayd.upstream.discovered import FOLDER, Address, ApiClient, Discovery, LookupFault, Tools, discovery
 from relayd.upstream.spec import DiscoverySpec
