@@ -1,6 +1,7 @@
 """Counts the instructions that relayd executes per small POST and per streamed chunk, with callgrind: on a plain route,
 on the same route with a collector of traces that samples none, on an AI route that passes (by model, with a key of a
-consumer, usage tap, JSON log and statsd), and on one whose consumer has a rate and a budget besides.
+consumer, usage tap, JSON log and statsd), and on one whose consumer has a rate and a budget besides. Also those of a start
+up to the first answer, beside the peers of the bench, and of the commands check, explain and status.
 
     python tests/bench/instructions.py [KIND ...] [TREE ...]
 
@@ -41,7 +42,10 @@ main(["run", "-c", sys.argv[2]])
 """
 BODY = b'{"model":"demo","messages":[{"role":"user","content":"Say hello to the bench, please, in one sentence."}]}'
 STREAMED = BODY[:-1] + b',"stream":true,"stream_options":{"include_usage":true}}'
-KINDS = ("post", "unsampled_post", "chunk", "ai_post", "ai_chunk", "limits_post", "limits_chunk")
+KINDS = (
+    "post", "unsampled_post", "chunk", "ai_post", "ai_chunk", "limits_post", "limits_chunk", "start", "check", "explain", "status",
+)
+PEERS = ("tornado_stock.py", "aiohttp_uvloop.py")
 UNSAMPLED = '  otlp: {endpoint: "http://127.0.0.1:9", sample: 0}\n'
 HEAD = b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nCache-Control: no-cache\r\n"
 WHOLE = HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER.encode())
@@ -131,6 +135,59 @@ def count(tree: Path, kind: str) -> int:
             process.wait()
 
 
+def valgrind(folder: Path, tree: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start a program of Python with modules that are compiled before."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(tree)
+    if (tree / "relayd").is_dir():
+        subprocess.run([sys.executable, "-m", "compileall", "-q", "relayd"], cwd=tree, env=environment, check=True)
+    return subprocess.Popen(
+        ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={folder}/callgrind", sys.executable, *command],
+        cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+
+
+def count_start(tree: Path, peer: str = "") -> int:
+    """Instructions from the start of a process to its first answer: of relayd, or of a peer."""
+    with tempfile.TemporaryDirectory(prefix="relayd-bench-") as name, Both().listener as upstream:
+        folder, port, target = Path(name), free_port(), upstream.getsockname()[1]
+        (folder / "relayd.yaml").write_text(
+            RELAYD.format(port=port, folder=folder, upstream=target, statsd=9, name="relayd", more="", sharing="")
+        )
+        command = ["-m", "relayd", "run", "-c", str(folder / "relayd.yaml")]
+        if peer:
+            command = [str(Path(__file__).resolve().parent / "peers" / peer), str(port), f"http://127.0.0.1:{target}", "100"]
+        process = valgrind(folder, tree, *command)
+        try:
+            wait_for(port, process)
+            with socket.create_connection(("127.0.0.1", port), 60) as client:
+                client.sendall(b"GET /ready HTTP/1.1\r\nHost: bench\r\n\r\n")
+                endpoint = upstream.accept()[0]
+                endpoint.recv(65536)
+                endpoint.sendall(WHOLE)
+                client.recv(65536)
+            subprocess.run(["callgrind_control", "--dump", str(process.pid)], check=True, capture_output=True)
+            return total(folder)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def count_command(tree: Path, kind: str) -> int:
+    """Instructions of a command with a small configuration. No daemon responds to `status`."""
+    with tempfile.TemporaryDirectory(prefix="relayd-bench-") as name:
+        folder = Path(name)
+        path = folder / "relayd.yaml"
+        path.write_text(RELAYD.format(port=80, folder=folder, upstream=9, statsd=9, name="relayd", more="", sharing=""))
+        valgrind(folder, tree, "-m", "relayd", kind, "-c", str(path), *(["/v1/models"] if kind == "explain" else [])).wait()
+        return total(folder)
+
+
+def total(folder: Path) -> int:
+    totals = [re.search(r"^totals: (\d+)", one.read_text(), re.M) for one in folder.glob("callgrind*")]
+    return max(int(found[1]) for found in totals if found)
+
+
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until the port accepts connections."""
     while process.poll() is None:
@@ -168,8 +225,7 @@ def measured(both: Both, port: int, pid: int, folder: Path, kind: str) -> int:
     for _ in range(ROUNDS):
         step()
     control("--dump")
-    totals = [re.search(r"^totals: (\d+)", one.read_text(), re.M) for one in folder.glob("callgrind*")]
-    return max(int(found[1]) for found in totals if found) // (ROUNDS * CONNECTIONS)
+    return total(folder) // (ROUNDS * CONNECTIONS)
 
 
 def main() -> int:
@@ -177,10 +233,14 @@ def main() -> int:
     for kind in [kind for kind in KINDS if kind in sys.argv] or KINDS:
         first = 0
         for tree in trees:
-            number = count(tree, kind)
+            commands = kind in ("check", "explain", "status")
+            number = count_start(tree) if kind == "start" else count_command(tree, kind) if commands else count(tree, kind)
             first = first or number
-            sys.stdout.write(f"{kind:14} {number:9,} instructions  {number / first:5.3f}  {tree}\n")
+            sys.stdout.write(f"{kind:14} {number:13,} instructions  {number / first:5.3f}  {tree}\n")
             sys.stdout.flush()
+        for peer in PEERS if kind == "start" else ():
+            number = count_start(trees[0], peer)
+            sys.stdout.write(f"{kind:14} {number:13,} instructions  {number / first:5.3f}  {peer}\n")
     return 0
 
 
