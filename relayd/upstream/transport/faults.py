@@ -8,6 +8,7 @@ error of sending or receiving (55, 56) whose text contains the fatal alert.
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ _TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
 _CONNECT = (5, 6, 7)
 _MALFORMED = (1, 8, 16, 23, 27, 61, 100)
 
+# Of getaddrinfo(3) with EAI_SYSTEM: libnss-mdns reports that it got no socket as EBUSY, which connect(2) never says.
+_OF_RESOLVER = frozenset((errno.EBUSY,))
 AFTER_HANDSHAKE = (55, 56)  # a part of the request may have been sent
 _ALERT = re.compile(r"\balert (?:bad certificate|unsupported certificate|certificate |unknown ca\b|access denied)"
                     r"|GnuTLS recv error \(-12\)")
@@ -37,8 +40,8 @@ _NEEDED_DESCRIPTORS = 8  # of one new connection at most: its socket, files of T
 
 def is_exhaustion(error: BaseException) -> bool:
     """True if an operation before a connection failed because this process has no descriptor, memory or thread left."""
-    if isinstance(error, socket.gaierror):  # the resolver does not report why
-        return lacks_resources(6, 0)
+    if isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno in _OF_RESOLVER):
+        return lacks_resources(6, 0)  # the resolver does not report why
     return isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno in EXHAUSTED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 
 import pycurl
@@ -73,3 +74,17 @@ def test_an_endpoint_that_fails_while_descriptors_are_free_is_at_fault(number: i
     assert not lacks_resources(number, os_errno)
     assert not is_exhaustion(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
     assert not is_exhaustion(socket.gaierror(socket.EAI_NONAME, "unknown"))
+    assert not is_exhaustion(OSError(errno.EBUSY, "Device or resource busy"))
+
+
+@pytest.mark.parametrize("error", [
+    socket.gaierror(socket.EAI_NONAME, "unknown"), OSError(errno.EBUSY, "Device or resource busy"),  # libnss-mdns says the latter
+])
+def test_a_resolver_that_fails_while_no_descriptor_is_free_is_not_the_endpoints_fault(error: OSError) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        found = is_exhaustion(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found
