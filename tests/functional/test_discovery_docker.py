@@ -23,6 +23,7 @@ from tests.functional.harness.relay import ROOT, Relay
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=f"no Docker engine: {why_not()}")
 
 DEPLOYS = 20
+PATIENCE_S = 600.0  # a deploy takes a busy machine a minute, and clients wait for its end
 STREAM = """#!/bin/sh
 printf 'Content-Type: text/event-stream\\r\\n\\r\\n'
 echo 'data: begun'; echo
@@ -70,6 +71,7 @@ class Load:
     def _ask(self) -> None:
         while not self._stop.is_set():
             with self.relay.client() as client:
+                client.wait_longer(PATIENCE_S)
                 while not self._stop.is_set():
                     before = time.monotonic()
                     try:
@@ -99,7 +101,7 @@ class Load:
 def test_twenty_deploys_under_load_lose_no_request_and_never_reach_the_squatter(docker: Docker, tmp_path: Path) -> None:
     address = docker.serve("backend.ai", 8001)
     # Docker says that a container has started before its program listens, on a busy machine seconds before.
-    safety = {"limits": {"queue": 500, "queue_timeout": "60s"}, "retries": {"attempts": 10, "backoff": "100ms"}}
+    safety = {"limits": {"queue": 500, "queue_timeout": f"{PATIENCE_S:g}s"}, "retries": {"attempts": 10, "backoff": "100ms"}}
     with relay_of(docker, tmp_path / "r", {"name": "backend.ai", "port": 8001, "network": "bridge"}, **safety) as relay:
         until(lambda: hosts(relay) == {address})
         with Load(relay) as load:
@@ -109,8 +111,8 @@ def test_twenty_deploys_under_load_lose_no_request_and_never_reach_the_squatter(
                 assert docker.serve(f"squatter-{number}", 8001) == old, "the squatter has the old address"
                 address = docker.serve("backend.ai", 8001)
                 assert address != old
-                until(lambda address=address: hosts(relay) == {address})  # type: ignore[misc]
-                until(lambda answered=answered: load.seen[200, "backend.ai"] > answered + 20)  # type: ignore[misc]
+                until(lambda address=address: hosts(relay) == {address}, PATIENCE_S)  # type: ignore[misc]
+                until(lambda answered=answered: load.seen[200, "backend.ai"] > answered + 20, PATIENCE_S)  # type: ignore[misc]
         assert set(load.seen) == {(200, "backend.ai")}, load.seen
         assert load.seen[200, "backend.ai"] > 20 * DEPLOYS and load.cut <= 4 * DEPLOYS
         print(f"{load.seen}, {load.cut} cut in flight, slowest {load.slowest_s:.2f} s")
@@ -125,7 +127,7 @@ def test_a_dokku_deploy_with_renames_cuts_no_stream_and_no_request(docker: Docke
     (scripts / "stream").chmod(0o755)
     volume = ("-v", f"{scripts}:/www/cgi-bin:ro")
     old = docker.serve("backend.ai.1", 8001, *volume)
-    queue = {"limits": {"queue": 500, "queue_timeout": "60s"}}  # as in the example: the two renamings may be far apart
+    queue = {"limits": {"queue": 500, "queue_timeout": f"{PATIENCE_S:g}s"}}  # as in the example: the two renamings may be far apart
     with relay_of(docker, tmp_path / "r", {"name": "backend.ai", "port": 8001}, **queue) as relay, relay.client() as client:
         until(lambda: hosts(relay) == {old})
         client.send(request(b"/cgi-bin/stream"))

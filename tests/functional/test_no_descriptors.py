@@ -101,7 +101,7 @@ def test_a_connection_that_lacks_a_descriptor_is_relayds_fault_and_opens_no_brea
 def test_a_health_check_that_lacks_a_descriptor_says_nothing_about_the_endpoint(
     tmp_path: Path, certificate: tuple[str, str], health: dict[str, str]
 ) -> None:
-    check = {"interval": "100ms", "timeout": "5s", "unhealthy": 1, **health}
+    check = {"interval": "100ms", "timeout": "60s", "unhealthy": 1, **health}
     with relay_with(tmp_path, certificate, {"health": check}) as relay, relay.client() as admin:
 
         def reading() -> tuple[float, set[str]]:

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from tests.functional.harness.message import PATIENCE_S, Closed, Message, Wire, answer, reset_on_close
@@ -88,6 +89,20 @@ def linger(sock: socket.socket) -> None:
             pass
 
 
+def far_end(sock: socket.socket) -> tuple[str, str] | None:
+    """The other side of a TCP connection as a pair of ports of `established`; None for others."""
+    try:
+        return f"{sock.getpeername()[1]:04X}", f"{sock.getsockname()[1]:04X}"
+    except (OSError, IndexError, TypeError, ValueError):
+        return None
+
+
+def established() -> set[tuple[str, str]]:
+    """The local and the remote port of each TCP connection of this machine whose end has not arrived, in hexadecimal."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return {(row[1].rpartition(":")[2], row[2].rpartition(":")[2]) for row in rows if row[3] == "01"}
+
+
 class Upstream:
     """Listens on a loopback port or a Unix socket, one thread per connection. Use as a context manager."""
 
@@ -151,9 +166,11 @@ class Upstream:
             peer.close()
 
     def drop_idle(self, *, reset: bool = False) -> None:
-        """Close every connection, as an upstream does whose keep-alive ended; afterwards they are closed."""
+        """Close every connection, as an upstream does whose keep-alive ended; afterwards they are closed, and relayd's kernel
+        knows it: on a busy machine the end may arrive later than a request that was sent after it."""
         with self.lock:
             dropped = list(self.peers)
+            ends = {one for peer in dropped if (one := far_end(peer.sock)) is not None}
             for peer in dropped:
                 with contextlib.suppress(OSError):
                     if reset:
@@ -161,6 +178,10 @@ class Upstream:
                     peer.sock.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
         for peer in dropped:
             assert peer.served.wait(PATIENCE_S), "a connection that was to be idle is not"
+        end = time.monotonic() + PATIENCE_S
+        while ends & established():
+            assert time.monotonic() < end, "the end of a connection has not arrived"
+            time.sleep(0.001)
 
     def accept(self) -> None:
         while not self.stopping:
