@@ -56,8 +56,9 @@ class Alternating:
     def _serve(self, client: socket.socket) -> None:
         self.is_asked.set()
         self.may_serve.wait(60)
-        for _ in self.targets:
-            place = self._turn = (self._turn + 1) % len(self.targets)
+        first = self._turn = self._turn + 1  # connections are served side by side
+        for place in range(first, first + len(self.targets)):
+            place %= len(self.targets)
             try:
                 server = socket.create_connection(("127.0.0.1", self.targets[place]), timeout=30)
             except OSError:
