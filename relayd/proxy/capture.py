@@ -32,6 +32,7 @@ from relayd.telemetry.access_log import AccessLog
 from relayd.telemetry.outcome import Record
 from relayd.telemetry.record_filter import RecordFilter
 from relayd.upstream.lease import Lease
+from relayd.wire.json_steps import Steps
 
 LOG = logging.getLogger("relayd.capture")
 MAX_EXCHANGES = 1000  # kept at the same time
@@ -307,7 +308,7 @@ class Captures:
         assert self._masks is not None
         work: list[Work] = []
         done = partial(self._on_masked, captured, running, on_replayed, work)
-        work.append(Work(mask_steps(captured, self._masks), self._gateway.call_later, done))
+        work.append(Work(mask_or_drop_steps(captured, self._masks), self._gateway.call_later, done))
         self._work.add(work[0])
         work[0].defer()
         if running is not None and not running.end_reason:
@@ -321,15 +322,19 @@ class Captures:
         on_replayed: OnReplayed | None, work: list[Work],
     ) -> None:
         self._work.discard(work[0])
+        is_masked = not captured.is_dropped
         if on_replayed is not None:
             captured.id = str(captured.record["id"])
-            on_replayed(captured)
+            on_replayed(captured if is_masked else None)
         if running is None:
             return
-        captured.id = self._free_id(str(captured.record["id"]))
-        self._kept[captured.id] = captured
-        self._schedule_expiry()
-        running.on_kept(captured)
+        if is_masked:
+            captured.id = self._free_id(str(captured.record["id"]))
+            self._kept[captured.id] = captured
+            self._schedule_expiry()
+            running.on_kept(captured)
+        else:
+            running.kept -= 1
         running.unmasked -= 1
         self._end_if_done(running)
 
@@ -383,6 +388,15 @@ class Captures:
             "exchanges": len(self._kept),
             "bytes": self._allowance.used_bytes,
         }
+
+
+def mask_or_drop_steps(captured: CapturedExchange, masks: Masks) -> Steps[None]:
+    """Mask an exchange that has ended, or drop it if that fails: what is not masked must not be read."""
+    try:
+        yield from mask_steps(captured, masks)
+    except Exception:  # rescue door: the capture must end all the same
+        LOG.exception("masking of exchange %s", captured.record["id"])
+        captured.drop()
 
 
 def on_attempt_failed(

@@ -86,6 +86,9 @@ def mask_steps(captured: CapturedExchange, masks: Masks) -> Steps[None]:
     yield
     response = captured.response
     response.fields = masks.lines(response.fields, filters)
+    response.trailers = masks.lines(response.trailers, filters)
+    for keys in filters:
+        response.reason = keys.body(response.reason)
     for attempt in captured.attempts:
         yield
         _mask_attempt(attempt, masks, filters)

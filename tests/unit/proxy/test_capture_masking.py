@@ -48,12 +48,14 @@ def test_fields_and_parameters_are_masked_by_their_names(masks: Masks) -> None:
 def test_keys_are_masked_wherever_they_stand(masks: Masks) -> None:
     captured = exchange(b"/" + KEY.encode(), b"X-Note: " + KEY.encode(), b"Authorization: Bearer client-key-4567")
     captured.body.add(b'{"mine": "client-key-4567", "yours": "' + KEY.encode() + b'"}', 0.0)
-    captured.response.reason = b"OK"
+    captured.response.reason = b"OK client-key-4567"
     captured.response.fields = [b"X-Echo: client-key-4567"]
+    captured.response.trailers = [b"X-End: client-key-4567", b"Set-Cookie: a=b"]
     captured.record = {"detail": f"curl: {KEY}", "status": 200}
     finish(captured, masks)
     assert captured.target == b"/***" and captured.fields[0] == b"X-Note: ***"
     assert bytes(captured.body.head) == b'{"mine": "***", "yours": "***"}' and captured.body.is_masked
+    assert captured.response.trailers == [b"X-End: ***", b"Set-Cookie: ***"] and captured.response.reason == b"OK ***"
     assert captured.response.fields == [b"X-Echo: ***"] and captured.record == {"detail": "curl: ***", "status": 200}
 
 
