@@ -21,7 +21,7 @@ class NotStarted(Exception):
 
 
 def events(arguments: argparse.Namespace, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Begin a capture, and yield its events until it ends. Raises Unreachable, NotStarted."""
+    """Begin a capture, and yield its events until it ends or relayd leaves. Raises Unreachable, NotStarted."""
     failures = []
     for path in socket_paths(arguments):
         connection = UnixConnection(path, CONNECT_S)
@@ -45,11 +45,12 @@ def _events(path: str, connection: UnixConnection, settings: dict[str, Any]) -> 
         response = connection.getresponse()
         if response.status != 200:
             raise NotStarted(reason_of(response.status, response.read()))
-        sock.settimeout(None)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"{path}: {error}") from error
+    sock.settimeout(None)
+    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):  # relayd has left, maybe within a line
         while line := response.readline(LONGEST_LINE):
             yield json.loads(line)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise Unreachable(f"{path}: {error}") from error
 
 
 def reason_of(status: int, body: bytes) -> str:

@@ -55,8 +55,8 @@ class Difference:
 
     @property
     def is_same(self) -> bool:
-        """True if the responses are the same."""
-        return self.status[0] == self.status[1] and self.media[0] == self.media[1] and (
+        """True if the responses are the same, as a whole."""
+        return not self.incomplete and self.status[0] == self.status[1] and self.media[0] == self.media[1] and (
             self.contents[0] == self.contents[1])
 
     def body_diff(self) -> list[str]:
@@ -103,7 +103,9 @@ class Difference:
             yield paint(line, colour) if colour else line
         if len(diff) > LINES:
             yield f"... {len(diff) - LINES} more lines; --json has them"
-        if self.is_same:
+        if self.incomplete:
+            yield paint("not compared", "yellow")
+        elif self.is_same:
             yield paint("the same", "green")
         else:
             yield paint("different", "red")

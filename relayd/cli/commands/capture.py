@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 import sys
 from typing import Any
 
@@ -191,9 +192,11 @@ def export(arguments: argparse.Namespace) -> int:
         out(text)
         return os.EX_OK
     try:
-        descriptor = os.open(arguments.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(arguments.output, os.O_WRONLY | os.O_CREAT, 0o600)
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            os.fchmod(file.fileno(), 0o600)  # the file may have existed
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):  # not a device: its mode is that of the machine
+                os.fchmod(descriptor, 0o600)  # the file may have existed
+                os.ftruncate(descriptor, 0)
             file.write(text + "\n")
     except OSError as fault:
         err(f"relayd: not exported: {plain(arguments.output)}: {fault.strerror}")
