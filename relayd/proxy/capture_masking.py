@@ -66,12 +66,20 @@ def secrets_of(captured: CapturedExchange, masks: Masks) -> tuple[str, ...]:
         if 0 < len(value) <= MAX_SECRET_BYTES and (
             name in SECRET_FIELDS or name in masks.fields or is_secret_name(name)
         ):
-            found[value.decode("latin-1")] = None
+            found[_text_of(value)] = None
     for parameter in _PARAMETER.finditer(captured.target):
         name = parameter[1].decode("latin-1")
         if is_secret_name(name) and 0 < len(parameter[2]) <= MAX_SECRET_BYTES:
-            found[parameter[2].decode("latin-1")] = None
+            found[_text_of(parameter[2])] = None
     return tuple(found)[:MAX_SECRETS]
+
+
+def _text_of(secret: bytes) -> str:
+    """The text whose bytes in UTF-8, in which a KeyFilter looks for it, are the secret's own."""
+    try:
+        return secret.decode()
+    except UnicodeDecodeError:
+        return secret.decode("latin-1")
 
 
 def mask_steps(captured: CapturedExchange, masks: Masks) -> Steps[None]:

@@ -59,6 +59,12 @@ def test_keys_are_masked_wherever_they_stand(masks: Masks) -> None:
     assert captured.response.fields == [b"X-Echo: ***"] and captured.record == {"detail": "curl: ***", "status": 200}
 
 
+def test_a_key_of_other_than_ascii_letters_is_masked_too(masks: Masks) -> None:
+    captured = exchange(b"/", "X-Api-Key: schl\u00fcssel-4567".encode())
+    captured.body.add('{"echo": "schl\u00fcssel-4567"}'.encode(), 0.0)
+    assert bytes(finish(captured, masks).body.head) == b'{"echo": "***"}'
+
+
 def test_the_secrets_of_a_client_are_the_values_of_its_secret_names(masks: Masks) -> None:
     captured = exchange(b"/a?token=query-secret&x=plain", b"X-Api-Key: field-secret", b"Accept: plain")
     assert secrets_of(captured, masks) == ("field-secret", "query-secret")
