@@ -125,7 +125,7 @@ def _head_of(captured: CapturedExchange, length: int) -> RequestHead:
     lines = [line for line in captured.fields if name_of(line) not in _FRAMING and MASK.encode() not in line]
     if length:
         lines.append(b"Content-Length: %d" % length)
-    start = captured.method + b" " + target + b" HTTP/1.1"
+    start = captured.method + b" " + target + (b" HTTP/1.0" if captured.version == 10 else b" HTTP/1.1")
     try:
         return parse_head(b"\r\n".join([start, *lines, b"", b""]))
     except ExchangeError as fault:

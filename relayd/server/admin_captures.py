@@ -293,7 +293,7 @@ def settings_of(asked: dict[str, Any]) -> CaptureSettings:
     if unknown := sorted(set(asked) - known):
         raise BadRequest(f"Unknown: {', '.join(unknown)[:200]}.")
     slow_s, request_id = asked.get("slow_s"), asked.get("id", "")
-    if slow_s is not None and (not isinstance(slow_s, (int, float)) or slow_s < 0):
+    if slow_s is not None and (not isinstance(slow_s, (int, float)) or isinstance(slow_s, bool) or not slow_s >= 0):
         raise BadRequest("`slow_s` is not a number of seconds.")
     if not isinstance(request_id, str):
         raise BadRequest("`id` is not a text.")

@@ -121,7 +121,7 @@ def decoded(data: bytes, *, is_cut: bool, is_tail: bool) -> str | None:
     try:
         return data.decode()
     except UnicodeDecodeError as fault:
-        if is_cut and not is_tail and fault.end == len(data) and len(data) - fault.start < 4:
+        if is_cut and not is_tail and fault.reason == "unexpected end of data":
             return data[: fault.start].decode()
         return None
 
