@@ -95,6 +95,7 @@ class Keeper:
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # a parent may have blocked some
         self.current = self.start()
         while True:
             if self.wait_status is not None and (not self.stops or not self.other_pids()):

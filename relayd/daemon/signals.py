@@ -36,7 +36,7 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number.name)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # a parent may have blocked some
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
         """Remove the handlers, and ignore the signals from now on.

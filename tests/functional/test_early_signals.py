@@ -36,17 +36,18 @@ ListenerSet.prepare = and_a_signal
 sys.exit(main())
 """
 
-Begin = Callable[[str, int], Relay]
+Begin = Callable[..., Relay]
+BLOCK = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM})\n"
 
 
 @pytest.fixture
 def begin(folder: Path) -> Iterator[Begin]:
-    """Start relayd by this verb; a negative signal is for the parent of the process that serves."""
+    """Start relayd by this verb, after some code; a negative signal is for the parent of the process that serves."""
     made: list[Relay] = []
 
-    def start(verb: str, number: int) -> Relay:
+    def start(verb: str, number: int, before: str = "") -> Relay:
         program, once = folder / "program.py", folder / "once"
-        program.write_text(PROGRAM)
+        program.write_text(before + PROGRAM)
         Path(f"{once}.signal").write_text(str(number))
         relay = Relay(folder, "http://127.0.0.1:1")
         relay.write()
@@ -91,3 +92,9 @@ def test_an_early_upgrade_is_done(begin: Begin) -> None:
     until(lambda: said(relay, b"has taken over"))
     assert b"in use" not in relay.output()
     until(lambda: relay.status()["phase"] == "serving")
+
+
+def test_signals_that_the_parent_has_blocked_are_handled(begin: Begin) -> None:
+    relay = begin("keep", -signal.SIGUSR2, BLOCK)
+    until(lambda: said(relay, b"has taken over"))
+    assert relay.stop() == 0

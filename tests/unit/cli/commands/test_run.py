@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from relayd.cli.main import main, parser_of
+from relayd.daemon.signals import HANDLED
 
 
 @pytest.fixture(autouse=True)
-def hangups_are_heard_again() -> Iterator[None]:
+def signals_are_unblocked() -> Iterator[None]:
+    """A run that fails ends with its signals blocked; programs that other tests start would inherit that."""
     yield
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
 def test_the_default_file_is_etc_relayd_yaml() -> None:
