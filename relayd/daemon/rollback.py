@@ -42,6 +42,10 @@ class Rollback:
             except OSError:
                 continue
 
+    def has(self, number: int) -> bool:
+        """True if this generation is saved."""
+        return number in self._generations.numbers()
+
     async def restore(self, number: int, dry_run: bool) -> ReloadResult:
         """Bring a saved generation into force; with `dry_run`, return only what that would change."""
         try:

@@ -149,7 +149,7 @@ class AdminApplication:
             action = partial(admin_cache.act, self._views.gateway, path)
         elif (found := GENERATION.fullmatch(path)) is not None:
             rollback = self._views.state.rollback
-            if rollback is None or NUMBER.fullmatch(found[1]) is None:
+            if rollback is None or NUMBER.fullmatch(found[1]) is None or not rollback.has(int(found[1])):
                 on_done(error_page(404, "not_found", "No saved generation has this number."))
                 return
             action = partial(rollback.restore, int(found[1]), found[2] == "compare")

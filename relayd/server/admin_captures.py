@@ -49,6 +49,29 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "for_s": (0.1, MAX_S), "exchanges": (1, MAX_EXCHANGES), "body_bytes": (0, MAX_BODY_BYTES), "bytes": (1, MAX_BYTES),
     "keep_s": (0.1, MAX_S),
 }
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT, "maxItems": 100}
+# The schemas of the bodies of POSTS, as the functions below check them.
+BODIES: dict[str, dict[str, Any]] = {
+    f"{PATH}/start": {
+        "type": "object", "additionalProperties": False,
+        "properties": {
+            **dict.fromkeys((*NAMED, "status"), _TEXTS), "errors": {"type": "boolean"}, "id": _TEXT,
+            "slow_s": {"type": "number", "minimum": 0},
+            **{name: {"type": "number", "minimum": least, "maximum": most} for name, (least, most) in BOUNDS.items()},
+        },
+    },
+    f"{PATH}/replay": {
+        "type": "object", "required": ["id"],
+        "properties": {"id": _TEXT, "upstream": _TEXT, "model": _TEXT, "dry_run": {"type": "boolean"}},
+    },
+    f"{PATH}/delete": {
+        "oneOf": [
+            {"type": "object", "additionalProperties": False, "required": ["id"], "properties": {"id": _TEXT}},
+            {"type": "object", "additionalProperties": False, "required": ["all"], "properties": {"all": {"const": True}}},
+        ],
+    },
+}
 
 
 def is_captures(path: str) -> bool:
@@ -262,9 +285,9 @@ def one_of(captures: Captures, prefix: str) -> CapturedExchange | Page:
 
 def delete(captures: Captures, asked: dict[str, Any]) -> Page:
     """Delete what a request names. Raises BadRequest."""
-    if asked.get("all") is True:
+    if len(asked) == 1 and asked.get("all") is True:
         chosen = list(captures.kept())
-    elif isinstance(asked.get("id"), str):
+    elif len(asked) == 1 and isinstance(asked.get("id"), str):
         found = one_of(captures, asked["id"])
         if not isinstance(found, CapturedExchange):
             return found

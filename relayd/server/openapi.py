@@ -16,7 +16,7 @@ from typing import Any
 from relayd import __version__
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.server import pages
-from relayd.server.admin_captures import GETS, POSTS
+from relayd.server.admin_captures import BODIES, GETS, POSTS
 from relayd.server.admin_live import ACTIONS
 from relayd.server.admin_views import JSON, AdminViews, View
 from relayd.wire.json_steps import Steps, parse_document_steps
@@ -75,7 +75,7 @@ def document(
         media_type = "application/x-ndjson" if path.endswith("/start") else JSON
         done = {"200": _response("Done.", {media_type: {"schema": {"type": "object"}}})}
         operation = _operation(path, "actions", text, {**done, **_errors(400, 403, 404, 409, 413)})
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": BODIES[path]}}}
         paths[path] = {"post": operation}
     schemas: dict[str, Any] = {"Error": ERROR, "ReloadResult": RELOAD_RESULT}
     for front_path, operation, name in _fronts(plan):

@@ -21,7 +21,7 @@ from tests.functional.harness.upstream import Upstream
 
 validator = pytest.importorskip("openapi_spec_validator", reason="openapi-spec-validator is not installed")
 CASES = 6  # of each operation
-EXCLUDED = ("/events", "/records", "/upgrade")  # streams do not end; an upgrade needs a keeper
+EXCLUDED = ("/events", "/records", "/captures/start", "/upgrade")  # streams do not end; an upgrade needs a keeper
 
 
 @pytest.fixture(scope="module")
