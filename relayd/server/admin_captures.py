@@ -67,8 +67,8 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     f"{PATH}/delete": {
         "oneOf": [
-            {"type": "object", "additionalProperties": False, "required": ["id"], "properties": {"id": _TEXT}},
-            {"type": "object", "additionalProperties": False, "required": ["all"], "properties": {"all": {"const": True}}},
+            {"type": "object", "additionalProperties": False, "required": [name], "properties": {name: schema}}
+            for name, schema in {"id": _TEXT, "all": {"const": True}}.items()
         ],
     },
 }
