@@ -265,29 +265,29 @@ class Connection:
     # ---- writing
 
     def send(self, data: bytes) -> bool:
-        """Write now. Returns False if the client reads too slowly."""
+        """Write now. Returns False if the client reads too slowly, or has left and its exchange ends in another turn."""
         stream = self._stream
         if self._state == CLOSED or stream._closed:
-            return True
+            return False
         if not self._pending_writes and not stream._connecting:  # directly to the socket: no Future, no copy
             try:
                 sent = stream.send_now(data)
             except OSError as error:
                 stream.close(exc_info=error)
-                return True
+                return False
             if sent == len(data):
                 return True
             data = data[sent:]
         try:
             future = stream.write(data)
         except StreamClosedError:
-            return True
+            return False
         if not future.done():
             if not self._pending_writes:
                 self._delivery = Delivery(stream)
             self._pending_writes += 1
             future.add_done_callback(self._on_written)
-        return stream.backlog() <= HIGH
+        return not stream.closed() and stream.backlog() <= HIGH
 
     def _on_written(self, future: Any) -> None:
         self._pending_writes -= 1
