@@ -265,7 +265,7 @@ class Connection:
     # ---- writing
 
     def send(self, data: bytes) -> bool:
-        """Write now. Returns False if the client reads too slowly, or has left and its exchange ends in another turn."""
+        """Write now. Returns False if the client reads too slowly, or has left: its exchange ends in a later turn."""
         stream = self._stream
         if self._state == CLOSED or stream._closed:
             return False
