@@ -302,13 +302,14 @@ def test_a_probe_that_fails_opens_it_again_for_longer(upstream: Upstream, folder
     with Relay(folder, upstream.url, of([upstream.url], **words)) as relay:
         spans = []
         for opening in range(1, 4):
+            begun = time.monotonic()
             assert get(relay, b"/ill").body == b"ill"
             (end,) = endpoints(relay).values()
             assert (end["breaker"], end["opened"]) == ("open", opening)
-            spans.append(end["retry_in_s"])
+            spans.append((end["retry_in_s"], end["retry_in_s"] + time.monotonic() - begun))  # at least and at most so long
             until(lambda: next(iter(endpoints(relay).values()))["breaker"] == "half_open")
-        assert 0 < spans[0] <= 1 < spans[1] <= 2
-        assert 2 < spans[2] <= 2.5
+        for (least_s, most_s), (above_s, up_to_s) in zip(spans, ((0, 1), (1, 2), (2, 2.5)), strict=True):
+            assert least_s <= up_to_s and most_s > above_s
 
 
 def test_a_probe_whose_client_leaves_makes_room_for_the_next_one(upstream: Upstream, folder: Path) -> None:
