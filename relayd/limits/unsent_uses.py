@@ -72,8 +72,8 @@ class UnsentUses:
         self._local: dict[str, Local] = {}
         self._locally_held: dict[int, SharedReservation] = {}  # by number: not made in the server yet
         self._batch: Batch | None = None
-        self._kept: deque[tuple[int, Batch]] = deque()  # with the server's time
-        self._kept_operations = 0
+        self._resendable: deque[tuple[int, Batch]] = deque()  # with the server's time
+        self._resendable_operations = 0
         self._scheduled = self.is_sending = False
         self.is_paused = True  # until it is known what the server has
         self._batches = self._acknowledged = 0
@@ -134,10 +134,10 @@ class UnsentUses:
     ) -> set[int]:
         """Send what the server lacks. `batch` is the last batch that it has applied, `there` the reservations that it
         has, `here` the open ones. Returns those of which nothing is known here."""
-        kept = self._kept
-        while kept and kept[-1][1].number > batch:
-            acknowledged_ms, lost = kept.pop()
-            self._kept_operations -= len(lost.operations)
+        resendable = self._resendable
+        while resendable and resendable[-1][1].number > batch:
+            acknowledged_ms, lost = resendable.pop()
+            self._resendable_operations -= len(lost.operations)
             if acknowledged_ms >= now_ms - KEPT_S * 1000:  # else this machine has slept, and the number has expired
                 self._lost.extendleft(one for one in reversed(lost.operations) if one.number >= 0)
         self._acknowledged = batch
@@ -150,8 +150,8 @@ class UnsentUses:
 
     def forget_acknowledged(self) -> None:
         """What was acknowledged is of no importance to another server."""
-        self._kept.clear()
-        self._kept_operations = self._acknowledged = 0
+        self._resendable.clear()
+        self._resendable_operations = self._acknowledged = 0
 
     def make_local(self) -> None:
         """Make the open reservations in the server that were decided locally."""
@@ -264,12 +264,12 @@ class UnsentUses:
 
     def _keep(self, batch: Batch) -> None:
         """Keep an acknowledged batch for a server that has lost it."""
-        now_ms, kept = self._ledger.now().wall_ms, self._kept
+        now_ms, resendable = self._ledger.now().wall_ms, self._resendable
         self._acknowledged = batch.number
-        kept.append((now_ms, batch))
-        self._kept_operations += len(batch.operations)
-        while kept and (self._kept_operations > MOST_KEPT or kept[0][0] < now_ms - KEPT_S * 1000):
-            self._kept_operations -= len(kept.popleft()[1].operations)
+        resendable.append((now_ms, batch))
+        self._resendable_operations += len(batch.operations)
+        while resendable and (self._resendable_operations > MOST_KEPT or resendable[0][0] < now_ms - KEPT_S * 1000):
+            self._resendable_operations -= len(resendable.popleft()[1].operations)
 
 
 def _add(amounts: dict[int, int], slot: int, amount: int) -> None:
