@@ -162,11 +162,16 @@ def test_a_lock_is_told_although_the_thread_comes_late_to_meet_it(path: pathlib.
     """As on a busy machine, where the thread has taken the job and then waits for the processor."""
     store = opened(path)
     space = store.space("team")
+    busy = threading.Event()
+    busy.set()
+    store.settle()
+    # Only while the thread runs no statement: sqlite3 takes the connection's mutex for this with the GIL held, and a
+    # statement that calls back waits for the GIL with the mutex held.
+    store._file._file.set_trace_callback(lambda _: busy.is_set() and time.sleep(2 * ANSWER_WAIT_S))
     with held(path):
-        store._file._file.set_trace_callback(lambda _: time.sleep(2 * ANSWER_WAIT_S))
         space.put("a", "x")
         assert "locked by another program" in space.lost("a")
-        store._file._file.set_trace_callback(None)
+        busy.clear()
     store.settle()
     store.close()
 
