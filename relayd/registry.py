@@ -66,6 +66,14 @@ class Kinds:
         return " ".join(f"`{kind}`: {summary(self._folder, kind)}" for kind in self)
 
 
+def is_installed(library: str) -> bool:
+    """Whether an optional library can be imported now; it may have been installed after this process began."""
+    if library in sys.modules or importlib.util.find_spec(library) is not None:
+        return True
+    importlib.invalidate_caches()
+    return importlib.util.find_spec(library) is not None
+
+
 @functools.cache
 def load(package: str, kind: str) -> ModuleType:
     """The module of one kind. A folder is listed only when one of its modules is loaded for the first time.

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -16,10 +15,7 @@ from typing import Any, NamedTuple
 from relayd import registry
 from relayd.access.token import Token, TokenFault
 
-MISSING = (
-    "" if importlib.util.find_spec("jwt") is not None
-    else "needs the Python package PyJWT, which is not installed (apt install python3-jwt)"
-)
+MISSING = "needs the Python package PyJWT, which is not installed (apt install python3-jwt)"
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 64
 MAX_TRIES = 4
@@ -86,6 +82,11 @@ class KeySet:
             raise (TokenFault if is_named else UnknownKey)("the signature of the token is wrong")
 
 
+def can_verify() -> bool:
+    """Whether the library that verifies signatures is installed."""
+    return registry.is_installed("jwt")
+
+
 def parse_key_set(data: bytes) -> KeySet:
     """The usable keys of a JWK Set. Raises KeySetFault. Takes some milliseconds for a set of maximum size."""
     if len(data) > MAX_BYTES:
@@ -99,7 +100,7 @@ def parse_key_set(data: bytes) -> KeySet:
         raise KeySetFault("is no JWK Set: an object with a list `keys` (RFC 7517 5)")
     if len(jwks) > MAX_KEYS:
         raise KeySetFault(f"has more than {MAX_KEYS} keys")
-    if MISSING:
+    if not can_verify():
         raise KeySetFault(MISSING)
     keys, reasons = [], []
     for index, jwk in enumerate(jwks):

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import importlib.util
 import os
 import ssl
 import stat
@@ -191,7 +190,7 @@ def authority_expiries(config: Config, faulty: Container[str] = ()) -> list[Expi
 def _acme_library(config: Config, result: Preflight) -> None:
     """`tls.acme` needs a library that is not a dependency of the package."""
     for name, _ in acme_sections(config.listeners):
-        if missing := [module for module in ACME_MODULES if importlib.util.find_spec(module) is None]:
+        if missing := [module for module in ACME_MODULES if not registry.is_installed(module)]:
             message = f"needs the package python3-acme ({missing[0]} is missing)"
             result.fault(f"listeners.{name}.tls.acme", message, "apt install python3-acme")
 

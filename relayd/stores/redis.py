@@ -16,12 +16,12 @@ old master had not replicated are lost, as Redis documents. With `cluster`, data
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from relayd import registry
 from relayd.errors import OptionError
 from relayd.schema import Duration, Secret, section, setting
 from relayd.stores import Bounds
@@ -29,10 +29,7 @@ from relayd.stores._redis_settings import Address, RedisSentinels, RedisSettings
 from relayd.stores._redis_store import OnFailure, RedisStore
 
 PORT = 6379
-MISSING = (
-    "" if importlib.util.find_spec("redis") is not None
-    else "needs the Python package redis, which is not installed (apt install python3-redis, then restart relayd)"
-)
+MISSING = "needs the Python package redis, which is not installed (apt install python3-redis)"
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
@@ -132,7 +129,7 @@ class Options:
     cluster: bool = setting(default=False, doc="The server is a node of a Redis Cluster.")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if MISSING:
+        if not registry.is_installed("redis"):
             yield "kind", MISSING
         try:
             addresses, database, is_tls = parse_url(self.url)

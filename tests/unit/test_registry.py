@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +40,11 @@ def test_private_files_are_no_kinds(tmp_path: object, monkeypatch: pytest.Monkey
         (folder / name).write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert registry.kinds("somekinds") == ("one",)
+
+
+def test_a_library_that_is_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path / "made_later"))
+    assert not registry.is_installed("made_afterwards") and registry.is_installed("json")
+    (tmp_path / "made_later").mkdir()
+    (tmp_path / "made_later" / "made_afterwards.py").write_text("")
+    assert registry.is_installed("made_afterwards")

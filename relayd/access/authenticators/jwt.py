@@ -29,6 +29,7 @@ from relayd.access.key_set import (
     KeySet,
     KeySetFault,
     UnknownKey,
+    can_verify,
     parse_key_set,
     secret_set,
 )
@@ -91,7 +92,7 @@ class Issuer:
     models_claim: str | None = setting(default=None, doc="Claim with the patterns of the models that the token permits: a list, or a text with blanks between them. They replace those of the entry and of the group.", pattern=r"\S{1,256}", example="models")
 
     def check(self) -> Iterable[tuple[str, str]]:
-        if MISSING:
+        if not can_verify():
             yield "", MISSING
         if (self.jwks is None) == (self.secret is None):
             yield "", "needs exactly one of jwks and secret"
@@ -103,7 +104,7 @@ class Issuer:
                 yield f"algorithms[{index}]", "needs a secret, which no URL may publish"
             elif not is_secret and self.secret is not None:
                 yield f"algorithms[{index}]", "needs public keys; write jwks"
-        if self.secret is not None and not MISSING:
+        if self.secret is not None and can_verify():
             try:
                 secret_set(self.secret.reveal().encode())
             except KeySetFault as fault:
@@ -225,5 +226,5 @@ def file_fault(path: str) -> str:
     except FileFault as fault:
         return f"cannot be read: {fault}"
     except KeySetFault as fault:
-        return "" if MISSING else str(fault)
+        return str(fault) if can_verify() else ""
     return ""

@@ -28,9 +28,7 @@ def _client() -> ModuleType:
 
 def missing() -> str:
     """The fault of a configuration that needs the library, empty if it is installed."""
-    try:
-        _client()
-    except ImportError:  # Suggests: of the package
+    if not registry.is_installed("dns"):  # Suggests: of the package
         return "needs the Python package dnspython, which is not installed (apt install python3-dnspython)"
     return ""
 
