@@ -165,9 +165,14 @@ def test_a_lock_is_told_although_the_thread_comes_late_to_meet_it(path: pathlib.
     busy = threading.Event()
     busy.set()
     store.settle()
+
+    def come_late(_: str) -> None:
+        if busy.is_set():
+            time.sleep(2 * ANSWER_WAIT_S)
+
     # Only while the thread runs no statement: sqlite3 takes the connection's mutex for this with the GIL held, and a
     # statement that calls back waits for the GIL with the mutex held.
-    store._file._file.set_trace_callback(lambda _: busy.is_set() and time.sleep(2 * ANSWER_WAIT_S))
+    store._file._file.set_trace_callback(come_late)
     with held(path):
         space.put("a", "x")
         assert "locked by another program" in space.lost("a")
