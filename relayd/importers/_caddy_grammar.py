@@ -113,7 +113,7 @@ class Parser:
                 opens = tokens[-1] == "{"
                 tokens = tokens[:-1] if opens else tokens
             position += 1
-            item = self.report.item(source.name, first, last, tokens[0] if tokens else "", outer)
+            item = self.report.item(source.name, first, last, tokens[0].rstrip(",") if tokens else "", outer)
             made = Directive(tokens[0] if tokens else "", tokens[1:], item)
             if opens:
                 made.block, position = self._block(source, lines, position, item, nested=True)

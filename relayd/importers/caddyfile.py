@@ -17,19 +17,19 @@ from relayd.importers._caddy_proxy import Proxied, edit_headers
 from relayd.importers._caddy_site import Address, addresses, listen
 from relayd.importers._directive import Directive
 from relayd.importers._dotenv import Binding, bindings
-from relayd.importers._draft import Draft, Values, plain_name
+from relayd.importers._draft import HASHED, Draft, Values, plain_name
 from relayd.importers._sources import Source, Sources
 
 # The order in which Caddy sorts directives that answer (caddyserver.com/docs/caddyfile/directives).
 ORDER = ("redir", "rewrite", "uri", "try_files", "basicauth", "basic_auth", "forward_auth", "handle", "handle_path", "route", "abort", "error", "respond", "metrics",
          "reverse_proxy", "php_fastcgi", "file_server", "acme_server")
-CLOSED = {"basicauth": "relayd has keys, no passwords; see consumers", "basic_auth": "relayd has keys, no passwords; see consumers",
+CLOSED = {"basicauth": HASHED, "basic_auth": HASHED,
           "forward_auth": "relayd asks no other server; see consumers", "file_server": "relayd serves no files", "php_fastcgi": "relayd speaks HTTP only",
           "abort": "relayd does not close a connection without an answer", "metrics": "see upstream: admin", "acme_server": "relayd is no authority",
           "try_files": "relayd serves no files"}
 SITE = {"encode": "relayd does not compress; it passes on what the endpoint compressed", "log": "relayd writes one record per request; see telemetry.access_log",
         "root": "relayd serves no files", "templates": "relayd serves no files", "handle_errors": "relayd sends the upstream's own error responses", "bind": "see address of the listener",
-        "log_skip": "see telemetry.access_log", "skip_log": "see telemetry.access_log", "tracing": "relayd sends no traces", "vars": "relayd has no variables", "map": "relayd has no variables",
+        "log_skip": "see telemetry.access_log", "skip_log": "see telemetry.access_log", "tracing": "see telemetry.otlp", "vars": "relayd has no variables", "map": "relayd has no variables",
         "push": "relayd pushes nothing", "method": "relayd does not change methods"}
 REDIRECTS = {"permanent": 301, "temporary": 302, "": 302}
 

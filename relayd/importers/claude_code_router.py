@@ -14,6 +14,7 @@ from relayd.importers._draft import Draft, Values, endpoint_fault, plain_name
 from relayd.importers._providers import Provider
 from relayd.importers._sources import Source, Sources
 from relayd.importers._tree import Field, Tree
+from relayd.schema.build import is_name
 
 OWN_TRANSLATION = {"openrouter", "deepseek", "groq", "gemini", "anthropic", "openai", "ollama", "vercel"}
 BY_CONTENT = {"think": "whether the request asks for reasoning", "longContext": "the length of the prompt", "webSearch": "the tools of the request", "image": "images in the request"}
@@ -26,6 +27,15 @@ SETTINGS = {
 }
 CHAT, ANTHROPIC, GEMINI = Provider("openai_chat", ""), Provider("anthropic_messages", "", "", "x-api-key"), Provider("gemini", "", "", "x-goog-api-key")
 VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+
+
+# JSON5, which the router reads, has comments; all else that people use of it is YAML, too.
+_TEXT_OR_COMMENT = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|//[^\n]*|/\*.*?\*/""", re.DOTALL)
+
+
+def without_comments(text: str) -> str:
+    """A text of JSON5 with blanks in place of its comments; lines and columns stay."""
+    return _TEXT_OR_COMMENT.sub(lambda found: found[1] or re.sub(r"[^\n]", " ", found[0]), text)
 
 
 class Importer:
@@ -41,7 +51,7 @@ class Importer:
 
     def convert(self) -> None:
         for source in self.sources.given:
-            text = "\n".join(re.sub(r"^[ \t]+", lambda found: found[0].replace("\t", "  "), line) for line in source.text.split("\n"))
+            text = "\n".join(re.sub(r"^[ \t]+", lambda found: found[0].replace("\t", "  "), line) for line in without_comments(source.text).split("\n"))
             root = Tree(self.draft.report, source.name).root(source.text, load_tree(text, source.name))
             timeout = root.get("API_TIMEOUT_MS")
             seconds = timeout.number / 1000 if timeout is not None and timeout.number else 600
@@ -83,7 +93,7 @@ class Importer:
         if models is not None:
             models.item.exact()
         for model in models or ():
-            if model.text:
+            if model.text and is_name(f"{name.text},{model.text}"):
                 self.models[f"{name.text},{model.text}"] = {"upstream": upstream, "model": model.text}
                 self.draft.model(f"{name.text},{model.text}", self.models[f"{name.text},{model.text}"], model.item)
                 model.item.exact()

@@ -134,7 +134,7 @@ class Importer:
             elif name == "ssl":
                 pass
             elif name in ("ca-file", "verify", "crl-file"):
-                line.item.by_hand("relayd asks clients for no certificate; this address is not listened on")
+                line.item.by_hand("see tls.client_ca of the listener; this address is not listened on")
                 return
             elif name in ("mode", "user", "group", "name", "process", "interface", "maxconn", "ssl-min-ver"):
                 line.item.approximate(f"{name} is not converted; see the listener")
@@ -302,6 +302,9 @@ class Importer:
         for line in one.lines:
             if line.item.notes:
                 continue
+            if one.name in self.closed:
+                line.item.by_hand("belongs to a backend that was not converted")
+                continue
             if line.tokens[0] == "option" and len(line.tokens) > 1 and line.tokens[1] in NO_EFFECT_OPTIONS:
                 line.item.exact(NO_EFFECT_OPTIONS[line.tokens[1]])
             elif line.tokens[0] in NO_EFFECT:
@@ -313,9 +316,6 @@ class Importer:
             elif line.tokens[0] == "errorfile":
                 line.item.unsupported("relayd's own errors have its own bodies")
             elif one.kind in ("backend", "listen") and line.tokens[0] == "server":
-                if one.name in self.closed:
-                    line.item.by_hand("belongs to a backend that was not converted")
-                else:
-                    line.item.exact("no rule uses this backend")
+                line.item.exact("no rule uses this backend")
         if one.kind in ("global", "defaults") and not one.item.notes:
             one.item.exact()

@@ -18,28 +18,34 @@ from relayd.importers._providers import PROVIDERS, Provider, provider_of
 from relayd.importers._report import Item
 from relayd.importers._sources import Source, Sources
 from relayd.importers._tree import Field, Tree
+from relayd.schema.build import is_name
+from relayd.schema.secrets import is_variable
 
 STRATEGIES = {"simple-shuffle": "random", "least-busy": "least_request"}
-NO_REDIS = "relayd shares no state through Redis"
-PARAMETERS = {
+SHARED = ("by_hand", "see store: a Redis shares rates, budgets, sessions and stored responses between instances")
+CACHE = ("by_hand", "see cache of the routes")
+SINKS = ("by_hand", "see telemetry: the journal, statsd, Prometheus and OpenTelemetry")
+# Parameters of an entry with a counterpart in relayd, and without one.
+ELSEWHERE = {
     **dict.fromkeys(("rpm", "tpm"), "see rates of the upstream"), "max_parallel_requests": "see limits of the upstream",
     "order": "see fallbacks of the model",
+    **dict.fromkeys(("input_cost_per_token", "output_cost_per_token"), "see prices, and relayd prices import"),
+}
+PARAMETERS = {
     **dict.fromkeys(("temperature", "max_tokens", "top_p", "seed", "extra_body", "max_completion_tokens", "reasoning_effort", "stop", "user"),
                     "relayd does not write parameters into requests"),
-    **dict.fromkeys(("input_cost_per_token", "output_cost_per_token"), "see prices, and relayd prices import"),
     **dict.fromkeys(("api_version", "organization", "aws_region_name", "vertex_project", "vertex_location", "custom_llm_provider"), "belongs to a provider's own API"),
 }
 SETTINGS = {
     "drop_params": ("approximate", "a translation drops or refuses what an endpoint does not accept; see relayd-protocols(7)"),
     "set_verbose": ("approximate", "see telemetry.log.level"), "json_logs": ("approximate", "see telemetry.access_log"),
     "request_timeout": ("", ""), "telemetry": ("exact", "relayd reports to nobody"), "turn_off_message_logging": ("exact", "relayd logs no messages"),
-    "cache": ("unsupported", "relayd has no cache of responses"), "cache_params": ("unsupported", "relayd has no cache of responses"),
-    "callbacks": ("unsupported", "see telemetry: the journal, statsd and Prometheus"), "success_callback": ("unsupported", "see telemetry: the journal, statsd and Prometheus"),
-    "failure_callback": ("unsupported", "see telemetry: the journal, statsd and Prometheus"), "max_budget": ("by_hand", "see budget of consumers and groups"),
+    "cache": CACHE, "cache_params": CACHE,
+    "callbacks": SINKS, "success_callback": SINKS, "failure_callback": SINKS, "max_budget": ("by_hand", "see budget of consumers and groups"),
     "guardrails": ("unsupported", "relayd does not inspect contents"), "default_fallbacks": ("by_hand", "see fallbacks of the routes"),
     "database_url": ("by_hand", "relayd keys import takes an export of the keys in LiteLLM's database; or each client gets an entry in consumers"),
     "salt_key": ("exact", "belongs to LiteLLM's database"), "ui_username": ("unsupported", "relayd has no pages here"), "ui_password": ("unsupported", "relayd has no pages here"),
-    "redis_host": ("unsupported", NO_REDIS), "redis_port": ("unsupported", NO_REDIS), "redis_password": ("unsupported", NO_REDIS), "redis_url": ("unsupported", NO_REDIS),
+    "redis_host": SHARED, "redis_port": SHARED, "redis_password": SHARED, "redis_url": SHARED,
     "enable_pre_call_checks": ("unsupported", "an endpoint refuses a prompt that is too long; see fallbacks on context_length"),
     "retry_after": ("approximate", "relayd waits between attempts by retries.backoff, and respects Retry-After"),
 }
@@ -139,8 +145,11 @@ class Importer:
             if one is not None:
                 one.item.exact("moved into a key file")
             return self.draft.key(name, value)
+        where = item if one is None else one.item
+        if variable and not is_variable(variable):
+            where.by_hand("is no name of a variable; write a key file, and auth of the upstream")
+            return None
         if variable:
-            where = item if one is None else one.item
             where.approximate(f"the key is taken from the variable {variable} of relayd's environment (examples/environment.conf), or write a key file")
             return {"env": variable}
         if one is None:
@@ -187,8 +196,13 @@ class Importer:
         if name is None or name.text is None or params is None:
             entry.rest("by_hand", "needs model_name and litellm_params")
             return
+        if not is_name(name.text):
+            entry.rest("by_hand", "relayd has no model of this name")
+            return
         for one in params:
-            if reason := PARAMETERS.get(one.name):
+            if reason := ELSEWHERE.get(one.name):
+                one.rest("by_hand", reason)
+            elif reason := PARAMETERS.get(one.name):
                 one.rest("unsupported", reason)
             elif is_secret_name(one.name):
                 self.draft.report.hide(one.text or "")
@@ -196,14 +210,16 @@ class Importer:
             one.rest("exact", "has no effect on requests")
         kind, model, url = self._target(params)
         if not kind:
-            name.item.by_hand("this model is not converted: requests for it are answered 501")
-            self.refused.append(name)
+            self._refuse(name)
             return
         key_field, provider = params.get("api_key"), PROVIDERS[kind]
         values: Values = {"protocol": provider.protocol, "endpoints": [url]}
         key = self._secret(key_field, provider.variable, plain_name(kind), name.item) if key_field is not None or provider.variable else None
-        if key is not None and (key_field is not None or provider.variable):
+        if key is not None:
             values["auth"] = provider.auth(key)
+        elif key_field is not None and key_field.text:
+            self._refuse(name)
+            return
         values |= {section: dict(inner) if isinstance(inner, dict) else inner for section, inner in self.common.items()}
         self._limits(params, values)
         name.item.exact()
@@ -213,6 +229,10 @@ class Importer:
         if first is not made:
             first.fallbacks.append(made.target if made.model != made.name else {"upstream": made.upstream})
             name.item.approximate("LiteLLM shares the load among entries of the same name; in relayd this one is a fallback of the first")
+
+    def _refuse(self, name: Field) -> None:
+        name.item.by_hand("this model is not converted: requests for it are answered 501")
+        self.refused.append(name)
 
     def _target(self, params: Field) -> tuple[str, str, str]:
         """Provider, model and base URL of an entry; the provider is empty, after reporting it, if it cannot be converted."""

@@ -41,6 +41,9 @@ DIFFERENT = {
 # Families of directives that tune what relayd does not do, or does by itself.
 FAMILIES = {"gzip_": "relayd does not compress; it passes on what the endpoint compressed", "open_file_cache": "relayd serves no files", "ssl_session_": "relayd resumes sessions by itself",
             "proxy_temp_": "relayd writes no bodies to disk", "client_header_buffer": "see limits of the listener", "large_client_header": "see limits of the listener"}
+# What relayd has under other keys, which do not follow from the file.
+BY_HAND = {"limit_req": "see rates of the routes", "limit_req_zone": "see rates of the routes", "limit_conn": "see limits of the routes and consumers",
+           "limit_conn_zone": "see limits of the routes and consumers", "ssl_client_certificate": "see tls.client_ca of the listener"}
 UPSTREAM_KEYS = {"least_conn": "least_request", "ip_hash": "consistent_hash", "random": "random"}
 
 
@@ -102,6 +105,8 @@ class Importer:
                         inner.exact(WITHOUT_EFFECT[one.name])
                 elif one.name in DIFFERENT:
                     one.item.approximate(DIFFERENT[one.name])
+                elif one.name in BY_HAND:
+                    one.item.by_hand(BY_HAND[one.name])
                 elif (family := next((reason for begin, reason in FAMILIES.items() if one.name.startswith(begin)), "")):
                     one.item.approximate(family)
             self._notes(one.block or [])

@@ -11,17 +11,17 @@ from dataclasses import field
 
 from relayd.config.load import load_tree
 from relayd.dataclass import dataclass
-from relayd.importers._draft import Draft, Values, endpoint_fault
+from relayd.importers._draft import HASHED, Draft, Values, endpoint_fault
 from relayd.importers._sources import Source, Sources
 from relayd.importers._toml import toml_tree
 from relayd.importers._traefik_rule import Rule, parse_rule
 from relayd.importers._tree import Field, Tree
 
 DURATION = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h)")
-NO_ACCESS = {"basicAuth": "relayd has keys, no passwords; see consumers", "digestAuth": "relayd has keys, no passwords; see consumers",
-             "forwardAuth": "relayd asks no other server; see consumers", "ipWhiteList": "relayd has no list of addresses for a route; see allow and the listeners",
-             "ipAllowList": "relayd has no list of addresses for a route; see allow and the listeners", "plugin": "relayd has no such plug-in",
-             "rateLimit": "relayd has no requests per time here; see limits for concurrent requests"}
+ADDRESSES = "see addresses of consumers, and allow of the routes"
+NO_ACCESS = {"basicAuth": HASHED, "digestAuth": "relayd has no digest authentication; see consumers",
+             "forwardAuth": "relayd asks no other server; see consumers", "ipWhiteList": ADDRESSES, "ipAllowList": ADDRESSES,
+             "plugin": "relayd has no such plug-in", "rateLimit": "see rates of the routes"}
 
 
 @dataclass(slots=True)

@@ -132,7 +132,7 @@ class Builder:
             self.marks.setdefault(at, name.mark)
             if "${" in name.text:
                 self._template(name.text, name.mark, at, _VARIABLE)
-            if not name.text or not name.text.isprintable() or len(name.text) > 200:
+            if not is_name(name.text):
                 self.fault(name.mark, path, f"{shown(name.text)} cannot be a name")
                 continue
             found = self._value(kind, value, at, key)
@@ -231,6 +231,11 @@ class Builder:
         if not self._faulty:
             return False
         return any(one == path or one.startswith((f"{path}.", f"{path}[")) for one in self._faulty)
+
+
+def is_name(text: str) -> bool:
+    """Whether a key of a section with names of the operator's choice is one."""
+    return bool(text) and text.isprintable() and len(text) <= 200
 
 
 def _stand_in(key: Key) -> Any:

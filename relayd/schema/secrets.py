@@ -27,10 +27,15 @@ class SecretError(ValueError):
     """A secret cannot be read. The message never contains a part of it."""
 
 
+def is_variable(name: str) -> bool:
+    """Whether an environment variable may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def resolve(kind: str, reference: str, folder: str = "") -> Secret:
     """The secret that `{kind: reference}` refers to; a relative path begins at `folder`. Raises SecretError."""
     if kind == "env":
-        if _NAME.fullmatch(reference) is None:
+        if not is_variable(reference):
             raise SecretError("is not a name of an environment variable")
         value = os.environ.get(reference)
         if value is None:

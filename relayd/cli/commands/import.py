@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     named: list[str] = list(arguments.sources)
-    kind = named.pop(0) if named[0] in registry.kinds(importers.__name__) and not os.path.exists(named[0]) else ""
+    kind = named.pop(0) if named[0] in registry.kinds(importers.__name__) and not os.path.isfile(named[0]) else ""
     if not named:
         err("relayd import: no file named")
         return 2

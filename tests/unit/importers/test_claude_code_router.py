@@ -57,3 +57,18 @@ def test_variables_stay_variables() -> None:
 def test_what_is_missing_is_by_hand() -> None:
     result = router(Providers=[{"name": "x"}, provider(url="h")], Router={"default": "p,m", "background": "x,y"})
     assert not section(result, "upstreams") and not section(result, "models") and sum(one.fidelity == 2 for one in result.entries) >= 4
+
+
+def test_comments_and_trailing_commas_are_read_as_the_router_reads_them() -> None:
+    text = """{
+  // where "requests" go
+  "Providers": [
+    {"name": "p", "api_base_url": "https://h/v1/chat/completions", "models": ["m"], "api_key": "a//b"}, /* one
+      more: { */
+  ],
+  "Router": {"default": "p,m"}, // the end
+}
+"""
+    result = converted("claude_code_router", [("config.json", text)], named=lambda pattern, beside: [], read=lambda path: "")
+    assert section(result, "upstreams")["p"]["endpoints"] == ["https://h/v1"] and result.keys == {"p": "a//b"}
+    assert "*" in section(result, "models") and [one.line for one in result.entries] == [3, 4, 7]

@@ -205,3 +205,21 @@ def test_a_rule_of_any_depth_is_closed(rule: str) -> None:
     text = f"http:\n  routers:\n    a: {{rule: \"{rule}\", service: s}}\n  services:\n    s: {{loadBalancer: {{servers: [{{url: 'http://10.0.0.1:1'}}]}}}}\n"
     result = converted("traefik", [("f", text)], named=lambda pattern, beside: [], read=lambda path: "")
     assert result.draft.routes[0].value["respond"]["status"] == 501
+
+
+@pytest.mark.parametrize(("kind", "text", "line", "key"), [
+    ("litellm", "model_list: []\nlitellm_settings:\n  cache: true\n", 3, "cache of the routes"),
+    ("litellm", "model_list: []\nrouter_settings:\n  redis_host: h\n", 3, "see store"),
+    ("litellm", "model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/m\n      rpm: 6\n", 5, "rates of the upstream"),
+    ("traefik", "http:\n  routers:\n    r: {rule: 'Path(`/`)', service: s, middlewares: [m]}\n  middlewares:\n    m: {rateLimit: {average: 9}}\n", 5, "rates"),
+    ("traefik", "http:\n  routers:\n    r: {rule: 'Path(`/`)', service: s, middlewares: [m]}\n  middlewares:\n    m: {ipAllowList: {sourceRange: [10.0.0.0/8]}}\n", 5, "addresses of consumers"),
+    ("traefik", "http:\n  routers:\n    r: {rule: 'Path(`/`)', service: s, middlewares: [m]}\n  middlewares:\n    m: {basicAuth: {users: ['u:x']}}\n", 5, "basic of consumers"),
+    ("caddyfile", "a.example {\n  basic_auth {\n    u x\n  }\n  respond 200\n}\n", 2, "basic of consumers"),
+    ("caddyfile", "a.example {\n  tracing\n  respond 200\n}\n", 2, "telemetry.otlp"),
+    ("haproxy", "frontend f\n  mode http\n  bind :443 ssl crt /c ca-file /d verify required\n", 3, "tls.client_ca"),
+    ("nginx", "server {\n  listen 80;\n  location / { return 204; }\n  limit_req zone=one;\n}\n", 4, "rates"),
+])
+def test_what_relayd_has_is_by_hand_and_its_key_is_named(kind: str, text: str, line: int, key: str) -> None:
+    result = converted(kind, [("file.yml", text)], named=lambda pattern, beside: [], read=lambda path: "")
+    (entry,) = [one for one in result.entries if one.line == line]
+    assert str(entry.fidelity) in ("by hand", "approximate") and key in "; ".join(entry.reasons)

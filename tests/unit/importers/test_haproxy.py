@@ -130,3 +130,9 @@ def test_an_open_quote_is_named_with_its_line() -> None:
 @pytest.mark.parametrize(("text", "value"), [("5s", "5s"), ("500", "500ms"), ("1m", "1m"), ("5us", None), ("0", None), ("x", None)])
 def test_durations(text: str, value: str | None) -> None:
     assert duration(text) == value
+
+
+def test_every_line_of_a_backend_that_was_not_converted_says_so() -> None:
+    result = front("acl a src 10.0.0.1\nuse_backend b if a", "backend b\n    balance leastconn\n    option httpchk\n    server s 10.0.0.1:80\n")
+    told = {one.text: (str(one.fidelity), one.reasons) for one in result.entries if one.line > 7}
+    assert set(told.values()) == {("by hand", ("belongs to a backend that was not converted",))}, told

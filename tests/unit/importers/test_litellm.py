@@ -54,7 +54,7 @@ def test_entries_with_the_same_provider_and_key_share_an_upstream() -> None:
 
 def test_rates_are_reported_and_not_applied() -> None:
     result = litellm("model_list:\n  - model_name: a\n    litellm_params:\n      model: openai/a\n      rpm: 5\n      tpm: 6\n")
-    assert [str(one.fidelity) for one in result.entries if one.line in (5, 6)] == ["not supported"] * 2
+    assert [str(one.fidelity) for one in result.entries if one.line in (5, 6)] == ["by hand"] * 2
     assert "limits" not in section(result, "upstreams")["openai"]
 
 
@@ -113,3 +113,11 @@ def test_a_pattern_that_is_not_converted_does_not_close_the_other_models(convert
     refused = [one.value["match"]["model"] for one in result.draft.routes if one.value.get("respond", {}).get("status") == 501]
     assert refused == ([closed] if closed else [])
     assert any("404" in reason for one in result.entries for reason in one.reasons) is not bool(closed)
+
+
+def test_an_entry_that_relayd_cannot_name_is_reported_and_does_not_spoil_the_others() -> None:
+    result = litellm("model_list:\n" + entry("model: openai/a, api_key: k1", "good") + entry("model: openai/b, api_key: k1", "a\\nb")
+                     + entry("model: openai/c, api_key: os.environ/NOT A NAME", "no-key"))
+    assert list(section(result, "models")) == ["good"] and "no model of this name" in reasons(result, 3)
+    assert "no name of a variable" in reasons(result, 4)
+    assert {"model": ["no-key"]} in [one.value.get("match") for one in result.draft.routes]

@@ -10,7 +10,7 @@ import pytest
 
 from relayd.cli.main import main
 
-SITE = 'location / {\n  proxy_pass http://127.0.0.1:9000;\n  proxy_set_header Authorization "Bearer secret-key-1";\n  limit_req zone=one;\n}\n'
+SITE = 'location / {\n  proxy_pass http://127.0.0.1:9000;\n  proxy_set_header Authorization "Bearer secret-key-1";\n  thread_pool one threads=2;\n}\n'
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_key_is_never_written_through_a_link(site: str, tmp_path: Path, capsys
 def test_strict_fails_if_a_line_is_left_and_writes_nothing(site: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", site, "--strict", "-o", str(tmp_path / "a.yaml")]) == 1
     assert "not supported" in capsys.readouterr().err and not (tmp_path / "a.yaml").exists()
-    Path(site).write_text(SITE.replace("  limit_req zone=one;\n", ""))
+    Path(site).write_text(SITE.replace("  thread_pool one threads=2;\n", ""))
     assert main(["import", site, "--strict", "-o", str(tmp_path / "a.yaml")]) == 0
 
 
@@ -65,7 +65,7 @@ def test_the_report_as_json(site: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["import", site, "--report", "json", "-o", str(tmp_path / "a.yaml")]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["kind"] == "nginx" and told["counts"] == {"exact": 3, "not supported": 1}
-    assert told["lines"][3] == {"file": site, "line": 4, "last": 4, "text": "limit_req zone=one;", "fidelity": "not supported",
+    assert told["lines"][3] == {"file": site, "line": 4, "last": 4, "text": "thread_pool one threads=2;", "fidelity": "not supported",
                                 "reasons": ["has no counterpart that this import knows"]}
     assert told["keys"] == [str(tmp_path / "relayd" / "keys" / "authorization-3")]
 
@@ -103,3 +103,13 @@ def test_a_file_that_cannot_be_written(site: str, tmp_path: Path, capsys: pytest
     assert main(["import", site, "-o", str(tmp_path / "no" / "a.yaml"), "--keys", str(tmp_path)]) == 1
     assert "no: is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "authorization-3").exists()
+
+
+def test_a_folder_with_the_name_of_a_kind_is_not_a_source(
+    site: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in /etc: `relayd import nginx nginx/nginx.conf`."""
+    (tmp_path / "nginx").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["import", "nginx", site]) == 0
+    assert "proxy_pass" in capsys.readouterr().err
