@@ -23,8 +23,8 @@ fi
 mkdir -p "$folder"
 cd "$folder" || exit 1
 test -f package.json || echo '{"name": "clients", "private": true}' >package.json
-for package in openai ai @ai-sdk/openai @ai-sdk/anthropic @ai-sdk/openai-compatible zod tsx llmprobe @openai/codex \
-    @anthropic-ai/claude-code axe-core; do
+for package in openai @anthropic-ai/sdk ai @ai-sdk/openai @ai-sdk/anthropic @ai-sdk/openai-compatible zod tsx llmprobe \
+    @openai/codex @anthropic-ai/claude-code axe-core; do
     test -d "node_modules/$package" && continue
     npm install --silent --no-audit --no-fund --ignore-scripts --save "$package" >/dev/null 2>&1 \
         || echo "install.sh: $package cannot be installed; its tests will skip" >&2

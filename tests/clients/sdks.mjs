@@ -1,8 +1,8 @@
-// SDKs for Node against relayd: node sdks.mjs BASE MODEL CASE prints one JSON object with what was heard.
+// SDKs for Node against relayd: node sdks.mjs BASE MODEL CASE [TOKENS] prints one JSON object with what was heard.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const [base, model, which] = process.argv.slice(2);
+const [base, model, which, most] = process.argv.slice(2);
 const near = createRequire(process.env.CLIENTS + "/package.json");
 const load = async (name) => import(pathToFileURL(near.resolve(name)).href);
 const lookUp = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
@@ -78,9 +78,33 @@ async function openaiNode(stream) {
   return { text: last.content, response: response.output_text };
 }
 
+// One request with the repetitions of the SDK itself.
+async function repeated(protocol) {
+  const options = { apiKey: "k", maxRetries: 4 };
+  const messages = [{ role: "user", content: "Hi" }];
+  let sent;
+  if (protocol === "anthropic_messages") {
+    const { default: Anthropic } = await load("@anthropic-ai/sdk");
+    sent = new Anthropic({ baseURL: base, ...options }).messages.create({ model, messages, max_tokens: Number(most) });
+  } else {
+    const { default: OpenAI } = await load("openai");
+    const client = new OpenAI({ baseURL: base + "/v1", ...options });
+    sent = protocol === "openai_chat"
+      ? client.chat.completions.create({ model, messages, max_tokens: Number(most) })
+      : client.responses.create({ model, input: "Hi", max_output_tokens: Number(most) });
+  }
+  try {
+    const { response } = await sent.withResponse();
+    return { status: response.status, headers: Object.fromEntries(response.headers) };
+  } catch (error) {
+    return { status: error.status, failure: error.constructor.name, headers: Object.fromEntries(error.headers ?? []) };
+  }
+}
+
 const [name, way] = which.split("-");
 try {
   if (name === "openai") Object.assign(heard, await openaiNode(way === "stream"));
+  else if (name === "repeated") Object.assign(heard, await repeated(way));
   else if (way === "object") Object.assign(heard, await object(provider[name]));
   else Object.assign(heard, await vercel(provider[name], way === "stream"));
 } catch (error) {
