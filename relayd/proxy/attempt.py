@@ -6,7 +6,8 @@
    loop in which it ends.
 2. It ends in exactly one of three ways: the response is complete; the attempt failed before the response was committed
    (the owner gets its result, and the client got nothing); or it failed afterwards. `cancel` ends it without a report.
-3. The buffer of an error body is bounded (proxy/error_response.py): a larger body is forwarded unread.
+3. The buffer of an error body is bounded (proxy/error_response.py): a larger body is forwarded unread, unless it is
+   in another dialect than the client's or may contain a key of relayd; then it is discarded.
 4. If the transfer fails before the response is committed, the client gets nothing of it, even if a part of the body had
    arrived.
 """
@@ -184,6 +185,7 @@ class Attempt:
             self._buffer_error(slot)
             if self._state == READING_ERROR:
                 self._finish_error(slot, response)
+            if self._state == ENDED:
                 return
         if self._filters:
             if slot.chunks or slot.unfinished:
@@ -334,10 +336,14 @@ class Attempt:
     # ---- error responses
 
     def _buffer_error(self, slot: Slot) -> None:
-        """Buffer the body of an error response. A body too large for an error object is forwarded unread."""
+        """Buffer the body of an error response. A body too large for an error object is forwarded or discarded."""
         assert self._error_body is not None and slot.response is not None
         pieces, slot.chunks = slot.chunks, []
         if not self._error_body.add(pieces):
+            if self._ai_request is not None and (self.translated or self.lease.endpoint.key_filter is not None):
+                self._error_body.pieces = []
+                self._finish_error(slot, slot.response)
+                return
             self._state = FORWARDING
             slot.chunks, self._error_body = self._error_body.pieces, None
             if not self._receive(slot, slot.response):
@@ -346,9 +352,12 @@ class Attempt:
     def _finish_error(self, slot: Slot, response: ResponseHead) -> None:
         assert self._error_body is not None
         body, self._error_body = b"".join(self._error_body.pieces), None
+        self._owner.relocate(response, self)
         failure = None
         if self.target.dialect is not None and self._ai_request is not None:
-            failure = read_error_response(self.target.dialect, response, body)
+            failure, decoded = read_error_response(self.target.dialect, response, body)
+            if decoded is not None or self.lease.endpoint.key_filter is not None:  # else only the client can decode it
+                body = decoded or b""
         self._fail(ExchangeError("upstream_refused", f"status {response.status}"), response, body, failure)
 
     # ---- endings

@@ -8,6 +8,8 @@ from relayd.protocols.dialect import Dialect
 from relayd.protocols.retry_after import retry_after_s
 from relayd.upstream.classify import GOOD, Classification
 from relayd.upstream.lease import Lease
+from relayd.wire.decoding import BadEncoding, Decoder
+from relayd.wire.headers import name_of
 from relayd.wire.response import ResponseHead
 
 MAX_ERROR_BODY_BYTES = 64 * 1024
@@ -29,13 +31,32 @@ class ErrorBody:
         return self.size_bytes <= MAX_ERROR_BODY_BYTES
 
 
-def read_error_response(dialect: Dialect, response: ResponseHead, body: bytes) -> Failure:
-    """Read an error response in its dialect."""
+def read_error_response(dialect: Dialect, response: ResponseHead, body: bytes) -> tuple[Failure, bytes | None]:
+    """Read an error response in its dialect. Returns the error, and the body without its content coding, which the head
+    loses too; None if relayd cannot decode the body within the bound on errors."""
+    decoded = _decoded(response, body)
     headers: dict[str, str] = {}
     for line in response.keep:
         name, _, value = line.partition(b":")
         headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("latin-1"))
-    return dialect.read_error(response.status, headers, body)
+    return dialect.read_error(response.status, headers, decoded or b""), decoded
+
+
+def _decoded(response: ResponseHead, body: bytes) -> bytes | None:
+    if not response.coding_line:
+        return body
+    remaining = [line for line in response.keep if name_of(line) != b"content-encoding"]
+    if len(remaining) + 1 < len(response.keep):  # several fields are several codings
+        return None
+    decoder = Decoder(response.coding)
+    try:
+        decoded = decoder.feed(body, MAX_ERROR_BODY_BYTES)
+    except BadEncoding:
+        return None
+    if decoder.has_more:
+        return None
+    response.keep, response.coding_line = remaining, b""
+    return decoded
 
 
 def fault_of(failure: Failure) -> ExchangeError:

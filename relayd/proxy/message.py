@@ -10,7 +10,8 @@ from relayd.proxy.exchange import Exchange
 from relayd.proxy.translated_request import translated_fields, translated_target
 from relayd.proxy.upstream_request import fields_of, forwarding_of, strips_client_keys, target_of
 from relayd.upstream.lease import Lease
-from relayd.wire.headers import name_of
+from relayd.wire.decoding import CODINGS
+from relayd.wire.headers import Memo, name_of
 
 Message = tuple[bytes, list[bytes], bytes | None, Request | None]
 
@@ -49,4 +50,21 @@ def message_for(
     ):  # relayd reads the response
         fields = [line for line in fields if name_of(line) != b"accept-encoding"]
         fields.append(b"Accept-Encoding: identity")
+    elif ai_request is not None and (head.names is None or b"accept-encoding" in head.names or route.request_edits):
+        fields = [_WITH_KNOWN_CODINGS[line] if line[:15].lower() == b"accept-encoding" else line for line in fields]
     return target_of(route, endpoint, spec, head, auth, model, strip=strip), fields, payload, None
+
+
+def _with_known_codings(line: bytes) -> bytes:
+    """A line of Accept-Encoding with the codings that relayd reads too: usage and errors are read from the response."""
+    name, colon, value = line.partition(b":")
+    if not colon or name_of(line) != b"accept-encoding":
+        return line
+    parts = value.split(b",")
+    known = [part for part in parts if part.partition(b";")[0].strip().lower().decode("latin-1") in CODINGS]
+    if len(known) == len(parts):
+        return line
+    return name + b": " + (b",".join(known).strip() or b"identity")
+
+
+_WITH_KNOWN_CODINGS: Memo[bytes] = Memo(_with_known_codings)

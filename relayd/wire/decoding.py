@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 
 MAX_BYTES = 64 * 1024 * 1024
+CODINGS = frozenset(("identity", "gzip", "x-gzip", "deflate"))
+"""The content codings that are decoded."""
 
 
 class BadEncoding(ValueError):

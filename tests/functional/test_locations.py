@@ -23,6 +23,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Itera
     change = {
         "upstreams": {
             "base": {"endpoints": [f"{upstream.url}/base"]}, "as-it-is": {"endpoints": [upstream.url], "rewrite_location": False},
+            "again": {"endpoints": [upstream.url], "retries": {"attempts": 2, "backoff": "1ms"}},
             "client": {"endpoints": [upstream.url], "host": "client"}, "chat": {"endpoints": [upstream.url], "protocol": "openai_chat"},
         },
         "routes": [
@@ -36,6 +37,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Itera
             {"name": "chat", "match": {"prefix": "/chat"}, "upstream": "chat"},
             {"name": "ws", "match": {"prefix": "/ws"}, "upstream": "up", "upgrade": True},
             {"name": "tried", "match": {"prefix": "/tried"}, "upstream": "up", "tells_attempts": True},
+            {"name": "again", "match": {"prefix": "/again"}, "strip_prefix": "/again", "upstream": "again"},
             {"name": "all", "match": {"prefix": "/"}, "upstream": "up"},
         ],
     }
@@ -97,6 +99,20 @@ def test_early_hints_too(relay: Relay, upstream: Upstream) -> None:
 def test_the_answer_to_a_refused_upgrade_too(relay: Relay, upstream: Upstream) -> None:
     ask = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
     assert seen(relay, upstream, "/ws", "http://OWN/login", "Location", *ask) == "/login"
+
+
+@pytest.mark.parametrize("status", [b"503 Unavailable", b"502 Bad", b"500 Broken"])
+@pytest.mark.parametrize(("name", "url", "wanted"), [
+    ("Location", "http://OWN/login", "/again/login"), ("Link", "<http://OWN/status>; rel=help", "</again/status>; rel=help"),
+    ("Content-Location", "http://OWN/busy", "/again/busy"), ("Refresh", "5;url=http://OWN/x", "5;url=/again/x"),
+])  # fmt: skip
+def test_an_error_that_could_have_led_to_a_retry_too(relay: Relay, upstream: Upstream, status: bytes, name: str, url: str, wanted: str) -> None:
+    """Its body is read before it is forwarded. A POST is not sent again."""
+    own = f"127.0.0.1:{upstream.port}"
+    upstream.script = saying(answer(b"later", f"{name}: {url.replace('OWN', own)}".encode(), status=status))
+    with relay.client() as client:
+        message = client.ask(request(b"/again/x", method=b"POST", body=b"{}"))
+    assert message.get(name.lower()) == wanted.encode() and message.body == b"later"
 
 
 def test_an_endpoint_at_a_default_port_is_known_with_and_without_it(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ upstreams:
   a: {protocol: openai_chat, endpoints: ["http://127.0.0.1:PORT/a"]}
 routes: [{name: all, protocol: openai_chat, upstream: a}]
 """
+ERROR = b'{"error":{"message":"odd"}}'
 ASKED = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 
 
@@ -44,8 +47,23 @@ async def test_an_error_of_any_size_reaches_the_client(tmp_path: Path, size_byte
 def test_an_error_is_read_with_the_fields_of_its_head() -> None:
     response = ResponseHead(429, b"")
     response.keep = [b"Retry-After: 7\r\n", b"Content-Type: application/json\r\n"]
-    failure = read_error_response(load("openai_chat"), response, b'{"error":{"message":"slow down","code":"rate"}}')
+    body = b'{"error":{"message":"slow down","code":"rate"}}'
+    failure, decoded = read_error_response(load("openai_chat"), response, body)
+    assert decoded == body
     assert (failure.status, failure.message, failure.code, failure.retry_after_s) == (429, "slow down", "rate", 7.0)
+
+
+@pytest.mark.parametrize(("codings", "body", "known"), [
+    (["gzip"], gzip.compress(ERROR), True), (["deflate"], zlib.compress(ERROR), True), (["identity"], ERROR, True), (["br"], ERROR, False),
+    (["gzip"], ERROR, False), (["gzip", "gzip"], gzip.compress(ERROR), False), (["gzip"], gzip.compress(b"a" * (MAX_ERROR_BODY_BYTES + 1)), False),
+], ids=["gzip", "deflate", "identity", "brotli", "no gzip", "twice", "too large"])  # fmt: skip
+def test_an_error_is_read_without_its_content_coding(codings: list[str], body: bytes, known: bool) -> None:
+    response = ResponseHead(400, b"")
+    response.keep = [b"Content-Encoding: %b\r\n" % coding.encode() for coding in codings] + [b"X: 1\r\n"]
+    response.coding_line = response.keep[0]
+    failure, decoded = read_error_response(load("openai_chat"), response, body)
+    assert (decoded == ERROR) is known and (failure.message == "odd") is known
+    assert (response.keep == [b"X: 1\r\n"] and not response.coding) is known
 
 
 @pytest.mark.parametrize("code", ["upstream_cut", "upstream_malformed", "flagged"])

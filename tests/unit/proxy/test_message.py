@@ -59,3 +59,16 @@ def test_a_loop_is_found_here_too() -> None:
     upstream = PLAN.upstreams["chat"]
     with pytest.raises(ExchangeError, match="loop_detected"):
         message_for(exchange, PLAN.routes[0], Target(upstream), Lease(upstream, upstream.endpoints[0], None, 0), ai_request, BODY)
+
+
+@pytest.mark.parametrize(("sent", "seen"), [
+    ("br", "identity"), ("gzip, br;q=0.5, deflate", "gzip, deflate"), ("GZIP", "GZIP"), ("*;q=0", "identity"), ("zstd, x-gzip ; q=1", "x-gzip ; q=1"),
+])  # fmt: skip
+def test_an_endpoint_is_offered_the_codings_that_relayd_reads(sent: str, seen: str) -> None:
+    exchange, ai_request = made(f"accept-encoding: {sent}", "Accept-Encodings: br")
+    upstream = PLAN.upstreams["chat"]
+    lease = Lease(upstream, upstream.endpoints[0], None, 0)
+    _, fields, _, _ = message_for(exchange, PLAN.routes[0], Target(upstream, dialect=PLAN.dialects["openai_chat"]), lease, ai_request, BODY)
+    assert f"accept-encoding: {seen}".encode() in fields and b"Accept-Encodings: br" in fields
+    _, fields, _, _ = message_for(exchange, PLAN.routes[0], Target(upstream), lease, None, BODY)
+    assert f"accept-encoding: {sent}".encode() in fields
