@@ -8,7 +8,7 @@ Rules:
 2. Anthropic's and Google's SDKs have a base_url without a version. A base path with a version is accepted too.
 3. The paths of these APIs name the model: Gemini and Vertex (`models/M:verb`, `tunedModels/M:verb`,
    `endpoints/M:verb`), TensorFlow Serving (`models/M/versions/V:verb`), KServe and Triton (`models/M/infer`,
-   `models/M/generate`), Azure OpenAI (`deployments/M/chat/completions`), OpenAI's former `engines/M/completions`, and
+   `models/M/generate`), Azure OpenAI (`openai/deployments/M/...`, `deployments/M/chat/completions`), OpenAI's former `engines/M/completions`, and
    Amazon Bedrock (`model/M/invoke`, `model/M/converse`). Letter case is ignored, as some of their servers do.
 """
 
@@ -28,10 +28,11 @@ _MODEL = re.compile(
     rb"|(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)/?\Z)"
     rb"|(?<=/)(?:deployments|engines)/(?P<deployed>[^/]+)"
     rb"(?=/(?:chat|completions|embeddings|images|audio|responses|extensions|realtime)(?:/|\Z))"
+    rb"|(?<=/openai/deployments/)(?P<azure>[^/]+)(?=/[^/])"
     rb"|(?<=/)model/(?P<invoked>[^/]+)(?=/(?:async-)?(?:invoke|converse|count-tokens)[a-z-]*/?\Z)",
     re.IGNORECASE,
 )
-_GROUPS = ("verb_model", "served", "deployed", "invoked")
+_GROUPS = ("verb_model", "served", "deployed", "azure", "invoked")
 
 
 class ModelInPath(NamedTuple):

@@ -33,12 +33,21 @@ _LISTS = ("models", "fallbacks", "context_window_fallbacks", "content_policy_fal
 _STORED = ("assistant_id", "preset")
 _SPECIAL = {folded(key): key for key in (*_OBJECTS, *_LISTS, *_STORED, "route", "response")}
 _PROMPTS = frozenset(("model", "messages", "prompt", "input", "contents"))  # a request to a model has one of these
-_SPECIAL_PATH = re.compile(rb"/(batches|realtime/calls|realtime/transcription_sessions|evals)(?:/[^/]+/runs)?/?$")
+_SPECIAL_PATH = re.compile(
+    rb"/(batches|realtime/calls|realtime/transcription_sessions|evals|graders)(?:/[^/]+/runs|/run|/validate)?/?$",
+    re.IGNORECASE,
+)
 _REFUSED_KINDS = {
     "batches": "a batch names models in its requests or in a file",
     "evals": "an evaluation names models in its data source and its graders",
+    "graders": "a grader names its model in another key",
     "realtime/transcription_sessions": "a transcription session names its model in another key",
 }
+_MOST_FORM_BYTES = 256 * 1024  # a body is decoded in one turn of the loop
+_JUNK = rb"[^&;=0-9A-Za-z]*"  # that some servers ignore in a key
+_FORM_MODEL = re.compile(
+    rb"[&;]" + _JUNK + _JUNK.join(bytes((letter,)) for letter in b"model") + _JUNK + rb"(?:\0[^&;=]*)?=", re.IGNORECASE
+)
 _EMPTY = (b"null", b"[]", b'""', b"{}", b"false")
 
 
@@ -52,7 +61,7 @@ def unclear(reason: str) -> ExchangeError:
 def _kind_of(path: bytes) -> str:
     for one in readings(path) if may_be_ambiguous(path) else (path,):
         if (found := _SPECIAL_PATH.search(one)) is not None:
-            return found[1].decode()
+            return found[1].decode().lower()
     return ""
 
 
@@ -138,6 +147,17 @@ def in_body(head: RequestHead, body: JsonBody) -> list[Named]:
     if (reason := _REFUSED_KINDS.get(_KINDS[head.path])) is not None:
         raise unclear(reason)
     return [] if body.model and COMMON_KEYS.issuperset(body.spans) else list(_in_members(body, ""))
+
+
+def in_other_reading(head: RequestHead, body: bytes) -> None:
+    """Raises ExchangeError for a JSON body of which the Content-Type is that of a form (curl states it by default), if
+    it names a model when it is read as a form."""
+    if b"urlencoded" not in head.type_line.lower():
+        return
+    if len(body) > _MOST_FORM_BYTES:
+        raise unclear("its Content-Type is that of a form, and it is too large to be compared as one")
+    if _FORM_MODEL.search(_decoded(body)) is not None:
+        raise unclear("its Content-Type is that of a form, and as a form it names another model")
 
 
 def in_form(head: RequestHead) -> None:

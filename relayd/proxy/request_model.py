@@ -18,7 +18,7 @@ from relayd.errors import ExchangeError
 from relayd.plan.plan import Resilience
 from relayd.protocols.multipart import MOST_PARTS, ModelFinder, MultipartError, boundary_of
 from relayd.proxy.api_path import models_in_path
-from relayd.proxy.model_names import in_body, in_fields, in_form, in_query, unclear
+from relayd.proxy.model_names import in_body, in_fields, in_form, in_other_reading, in_query, unclear
 from relayd.wire.body import JsonBody, folded, inspect_json, name_fault
 from relayd.wire.headers import Memo
 from relayd.wire.http1 import RequestHead
@@ -110,6 +110,8 @@ def deciding_model(
     json_body = json_body or inspect_json(body)
     if json_body.refusal_reason:
         raise unclear(json_body.refusal_reason)
+    if head.type_line not in _USUAL_TYPES:
+        in_other_reading(head, body)
     verb = _ollama_verb(head.path)
     model = json_body.model if verb is None else _model_in_ollama_body(verb, json_body)
     return agreed_model(head, model or "", json_body)

@@ -28,7 +28,7 @@ MAX_PATH_BYTES = 8 * 1024
 _SUSPICIOUS = re.compile(rb"%|;|\\|//|\.\.|\./|\.\Z")
 # ASCII in overlong UTF-8 (forbidden by RFC 3629 3), and the %uXXXX of IIS and JavaScript's escape().
 _OVERLONG = re.compile(
-    rb"%(?:C([01])|E0%8([01])|F0%80%8([01]))%([89AB][0-9A-F])|%25[uU]00([0-7][0-9A-Fa-f])|%u00([0-7][0-9A-Fa-f])"
+    rb"%(?:C([01])|(?:E0|F0%80|F8%80%80|FC%80%80%80)%8([01]))%([89AB][0-9A-F])|%25[uU]00([0-7][0-9A-Fa-f])|%u00([0-7][0-9A-Fa-f])"
 )
 _PARAMETER = re.compile(rb";[^/]*")
 _SLASHES = re.compile(rb"//+")
@@ -67,10 +67,10 @@ def _decoded_again(path: bytes) -> bytes:
 
 
 def _shortest(match: re.Match[bytes]) -> bytes:
-    escaped = match[5] or match[6]
+    escaped = match[4] or match[5]
     if escaped is None:
-        high = int(match[1] or match[2] or match[3])
-        escaped = b"%02X" % (high << 6 | int(match[4], 16) & 0x3F)
+        high = int(match[1] or match[2])
+        escaped = b"%02X" % (high << 6 | int(match[3], 16) & 0x3F)
     return _UNESCAPED[escaped]
 
 

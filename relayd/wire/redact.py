@@ -32,7 +32,8 @@ SECRET_WORDS = frozenset(
 SECRET_NAMES = frozenset(
     ("code", "sid", "pin", "pass", "api_tokens", "access_tokens", "auth_tokens", "refresh_tokens",
      "id_tokens", "phpsessid", "jsessionid", "sessid", "samlresponse", "samlrequest", "saml_response",
-     "device_code", "user_code", "auth_code", "authorization_code")
+     "device_code", "user_code", "auth_code", "authorization_code", "pat", "psk", "sas", "sk", "sess", "csrf", "xsrf",
+     "wresult", "user_pass", "userpass", "db_pass", "dsn")
 )
 """These are secret only as complete names."""
 SECRET_QUERY = SECRET_WORDS | SECRET_NAMES

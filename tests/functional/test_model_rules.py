@@ -142,6 +142,29 @@ def test_a_name_in_another_case_is_the_same_model(path: str, name: str, relay: R
     assert upstream.requests.empty()
 
 
+@pytest.mark.parametrize("body", [
+    b'{"model":"cheap","a":"&model=gpt-vip&b"}', b'{"model":"cheap","a":"&mod%65l=gpt-vip&"}', b'{"model":"cheap","a":";Model=gpt-vip;"}', b'{"messages":"& model[]=gpt-vip&"}',
+    b'{"model":"cheap","a":"&model%00x=gpt-vip&"}', b'{"model":"cheap","a":"' + b"a" * 400_000 + b'&model=gpt-vip&"}', b'{"model":"cheap","a":"%26model=gpt-vip&"}',
+])  # fmt: skip
+def test_json_that_is_another_request_as_a_form_reaches_nobody(body: bytes, relay: Relay, upstream: Upstream) -> None:
+    for path in (CHAT, "/by_model" + CHAT):
+        for kind in (b"application/x-www-form-urlencoded", b"Application/X-WWW-Form-Urlencoded; charset=utf-8"):
+            told = ask(relay, path, body, b"Content-Type: " + kind)
+            assert told.status == 400 and b"ambiguous_body" in told.body, told.body
+    assert upstream.requests.empty()
+    assert ask(relay, CHAT, body, JSON).status == 200
+    upstream.request()
+
+
+def test_json_that_curl_calls_a_form_is_read(relay: Relay, upstream: Upstream) -> None:
+    """`curl -d` states this type if it is told no other."""
+    kind = b"Content-Type: application/x-www-form-urlencoded"
+    body = b'{"model":"cheap","messages":[{"role":"user","content":"a=b&c=d; the model = e & models=f&supermodel=g"}]}'
+    assert ask(relay, CHAT, body, kind).status == 200
+    assert upstream.request().body == body
+    assert ask(relay, CHAT, body.replace(b"cheap", b"gpt-vip"), kind).status == 403
+
+
 VIP_FIELD = ('name="model"', b"gpt-vip")
 FORMS = {
     "two fields": form(('name="model"', b"cheap"), VIP_FIELD), "two fields, the other first": form(VIP_FIELD, ('name="model"', b"cheap")),
@@ -282,6 +305,8 @@ OTHER_PLACES = {
     "the query in escapes": (CHAT + "?%6dodel=gpt%2Dvip", EMPTY, ()), "the query behind a semicolon": (CHAT + "?a=1;model=gpt-vip", EMPTY, ()),
     "Azure": ("/openai/deployments/gpt-vip/chat/completions?api-version=1", EMPTY, ()), "Azure beside a body": ("/openai/deployments/gpt-vip/embeddings", b'{"model":"cheap"}', ()),
     "Azure in capitals": ("/OPENAI/Deployments/gpt-vip/chat/completions", EMPTY, ()), "Azure in escapes": ("/openai/deployments/%67pt-vip/chat/completions", EMPTY, ()),
+    "another API of Azure": ("/openai/deployments/gpt-vip/rerank", EMPTY, ()), "Azure's batches": ("/openai/Batches", b'{"input_file_id":"file-1"}', ()),
+    "a grader": ("/v1/fine_tuning/alpha/graders/run", b'{"grader":{"type":"score_model","model":"gpt-vip"}}', ()),
     "Azure with a backslash": ("/openai\\deployments/gpt-vip/chat/completions", EMPTY, ()), "an engine": ("/v1/engines/gpt-vip/completions", b'{"prompt":"a"}', ()),
     "a tuned model": ("/v1beta/tunedModels/ultra:generateContent", b"{}", ()), "Vertex": ("/v1/projects/p/locations/l/publishers/google/models/ultra:predict", b"{}", ()),
     "an endpoint of Vertex": ("/v1/projects/p/locations/l/endpoints/ultra:predict", b"{}", ()), "Bedrock": ("/model/gpt-vip/converse", b"{}", ()),

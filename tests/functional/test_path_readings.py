@@ -73,7 +73,7 @@ ADMIN = [
     b"/x/..;a=b/admin/y", b"/x/%2e%2e;/admin/y", b"//admin/x", b"/./admin/x", b"/x/../admin/y", b"/%61dmin/x", b"/%2561dmin/x", b"/%252561dmin/x",
     b"/admin%2fx", b"/admin%2Fx", b"/admin%252fx", b"/admin%5cx", b"/admin\\x", b"/x/..\\admin/y", b"/x/..%5cadmin/y", b"/x%2f..%2fadmin/y",
     b"/x/.%2e/admin/y", b"/admin./x", b"/admin../x", b"/admin%20/x", b"/admin.%20/x", b"/x/%c0%ae%c0%ae/admin/y", b"/admin%c0%afx",
-    b"/admin%e0%80%afx", b"/admin%u002fx", b"/x/%u002e%u002e/admin/y", b"/%2fadmin/x", b"/x/../admin/%252e%252e/y", b"/x/../admin/..;/y",
+    b"/admin%e0%80%afx", b"/admin%f8%80%80%80%afx", b"/admin%u002fx", b"/x/%u002e%u002e/admin/y", b"/%2fadmin/x", b"/x/../admin/%252e%252e/y", b"/x/../admin/..;/y",
     b"/x/../admin//../y", b"/x/../admin/%2e%2e/y", b"/x/../admin/..\\y",
 ]
 OTHERS = [

@@ -57,7 +57,7 @@ def test_a_model_in_the_path_gets_another_name() -> None:
 @pytest.mark.parametrize("path", [
     "/v1beta/models/M:generateContent", "/v1beta/tunedModels/M:generateContent", "/v1/projects/p/locations/l/endpoints/M:predict",
     "/v1/projects/p/locations/l/publishers/google/models/M:streamGenerateContent", "/openai/deployments/M/chat/completions",
-    "/deployments/M/embeddings", "/OpenAI/Deployments/M/responses", "/v1/engines/M/completions", "/model/M/invoke", "/model/M/converse-stream",
+    "/openai/deployments/M/rerank", "/deployments/M/embeddings", "/OpenAI/Deployments/M/responses", "/v1/engines/M/completions", "/model/M/invoke", "/model/M/converse-stream",
     "/model/M/invoke-with-response-stream", "/v1/models/M/versions/2:predict", "/v2/models/M/infer", "/v2/models/M/versions/1/generate",
 ])  # fmt: skip
 def test_the_path_of_each_api_names_the_model_and_takes_another(path: str) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from relayd.errors import ExchangeError
-from relayd.proxy.model_names import edits_of, in_body, in_fields, in_form, in_query, line_with_model, query_with_model
+from relayd.proxy.model_names import edits_of, in_body, in_fields, in_form, in_other_reading, in_query, line_with_model, query_with_model
 from relayd.wire.body import PARSED_BYTES, edited, inspect_json
 from relayd.wire.http1 import RequestHead
 from tests.unit.proxy.fakes import head_for
@@ -97,11 +97,22 @@ def test_a_batch_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize(("path", "reason"), [
     ("/v1/evals", "an evaluation names models"), ("/v1/evals/e1/runs/", "an evaluation names models"), ("/v1/%65vals", "an evaluation names models"),
+    ("/v1/fine_tuning/alpha/graders/run", "a grader names"), ("/openai/Evals", "an evaluation"),
     ("/v1/realtime/transcription_sessions", "a transcription session names its model in another key"),
 ])  # fmt: skip
 def test_requests_that_name_models_elsewhere_are_refused(path: str, reason: str) -> None:
     with pytest.raises(ExchangeError, match=reason):
         names_in({"name": "a"}, path)
+
+
+@pytest.mark.parametrize("body", [b"&model=a", b";[MODEL]=a", b"x&%6do-d_el%00x=a", b"a" * PARSED_BYTES + b"a"])
+def test_a_body_that_names_a_model_as_a_form_is_refused(body: bytes) -> None:
+    form = "content-type: application/X-www-form-URLencoded"
+    with pytest.raises(ExchangeError, match="is that of a form"):
+        in_other_reading(head(form), body)
+    in_other_reading(head("content-type: text/plain"), body)
+    for other in (b"model=a", b"&models=a", b"&a=model=", b"&supermodel=a&modela", b"&mod=el&el="):
+        in_other_reading(head(form), other)
 
 
 def test_a_session_in_a_form_is_refused() -> None:

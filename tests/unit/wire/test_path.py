@@ -51,6 +51,7 @@ from tests.aids.growth import linear
         (b"/a/%zz%", b"/a/%25zz%25"),
         (b"/x/%c0%ae%C0%AE/%e0%80%afadmin", b"/admin"),
         (b"/x/%f0%80%80%ae./admin", b"/admin"),
+        (b"/x/%f8%80%80%80%ae%fc%80%80%80%80%ae/admin", b"/admin"),
         (b"/x%u002f..%u002fadmin", b"/admin"),
         (b"/admin./x%20/y.%20.", b"/admin/x/y"),
         (b"/caf%c3%a9", b"/caf%C3%A9"),

@@ -65,6 +65,7 @@ from tests.aids.growth import linear
         ("?url=http%3A%2F%2Fx%2F%3Fpage%3D1", "?url=http%3A%2F%2Fx%2F%3Fpage%3D1"),
         ("?a=1#token=s", "?a=1#token=***"),
         ("?" + "a" * 300 + "=s", "?" + "a" * 300 + "=***"),
+        ("?pat=1&PSK=2&db-pass=3&path=4&sku=5", "?pat=***&PSK=***&db-pass=***&path=4&sku=5"),
         ("?sig=1&signature=2&password=3&apikey=4", "?sig=***&signature=***&password=***&apikey=***"),
     ],
 )
