@@ -8,8 +8,9 @@ Rules:
 2. Anthropic's and Google's SDKs have a base_url without a version. A base path with a version is accepted too.
 3. The paths of these APIs name the model: Gemini and Vertex (`models/M:verb`, `tunedModels/M:verb`,
    `endpoints/M:verb`), TensorFlow Serving (`models/M/versions/V:verb`), KServe and Triton (`models/M/infer`,
-   `models/M/generate`), Azure OpenAI (`openai/deployments/M/...`, `deployments/M/chat/completions`), OpenAI's former `engines/M/completions`, and
-   Amazon Bedrock (`model/M/invoke`, `model/M/converse`). Letter case is ignored, as some of their servers do.
+   `models/M/generate`), Azure OpenAI (`openai/deployments/M/...`, `deployments/M/chat/completions`), OpenAI's former
+   `engines/M/completions`, and Amazon Bedrock (`model/M/invoke`, `model/M/converse`). Letter case is ignored, as some
+   of their servers do.
 """
 
 from __future__ import annotations

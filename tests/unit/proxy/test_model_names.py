@@ -7,7 +7,16 @@ import json
 import pytest
 
 from relayd.errors import ExchangeError
-from relayd.proxy.model_names import edits_of, in_body, in_fields, in_form, in_other_reading, in_query, line_with_model, query_with_model
+from relayd.proxy.model_names import (
+    edits_of,
+    in_body,
+    in_fields,
+    in_form,
+    in_other_reading,
+    in_query,
+    line_with_model,
+    query_with_model,
+)
 from relayd.wire.body import PARSED_BYTES, edited, inspect_json
 from relayd.wire.http1 import RequestHead
 from tests.unit.proxy.fakes import head_for
