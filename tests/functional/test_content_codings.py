@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from tests.functional.harness.upstream import Upstream, saying
 KEY = "sk-coded-0123456789"
 CHAT, JSON = b"/v1/chat/completions", b"Content-Type: application/json"
 ASKED = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-PACK = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
 
 
 @pytest.fixture(scope="module")
