@@ -292,10 +292,10 @@ def a_list(value: Any) -> list[Any]:
 
 
 def a_reason(value: Any) -> str:
-    """The reason for which a response ended, in lower case; "" if there is none. A value of another type than a string
-    is an unknown reason, named by its type."""
+    """The reason for which a response ended, in lower case with "_" for "-"; "" if there is none. A value of another
+    type than a string is an unknown reason, named by its type."""
     if value.__class__ is str:
-        return str(value[:_MAX_REASON_CHARS].strip().lower())
+        return str(value[:_MAX_REASON_CHARS].strip().lower().replace("-", "_"))
     return f"a value of type {value.__class__.__name__}" if value else ""
 
 

@@ -157,6 +157,9 @@ class ChatDecoder:
             if not reason:
                 self._malformed(events, f"The upstream stopped its answer for an unknown reason: {choice.finish}.")
                 return
+            if reason == "stop" and _FINISH.get(choice.finish or "") == "tool_calls" and not choice.has_content:
+                self._malformed(events, "The upstream announced tool calls, and sent none that can be read.")
+                return
             if choice.details is not None and choice.calls.begun and self._memory is not None:
                 choice.details.store(self._memory, choice.calls.first_id, choice.calls.renamed)
             events.append(Finish(reason, number, choice.stop))
@@ -224,6 +227,9 @@ class ChatDecoder:
                 self._malformed(events, str(fault))
                 return
             choice.has_content |= len(events) > events_before or choice.calls.begun > 0
+        elif whole and not item.get("error"):
+            self._malformed(events, _NO_COMPLETION)
+            return
         if error := holder.get("error"):
             failure = failure_of({"error": error}, status_in(holder, 502))
             self.fail(failure or Failure(502, "The upstream reported an error."), events)
@@ -269,6 +275,8 @@ def _delta(
     if refusal.__class__ is str and refusal:
         events.append(RefusalDelta(refusal, number))
     fragments = delta.get("tool_calls")
+    if fragments.__class__ is dict:
+        fragments = [fragments]
     if fragments.__class__ is list:
         for position, fragment in enumerate(fragments):
             if fragment.__class__ is dict:

@@ -173,7 +173,7 @@ def test_logprobs_come_with_their_text() -> None:
     [
         ("stop", False, "stop"), ("stop", True, "tool_calls"), ("tool_calls", False, "stop"), ("length", True, "length"),
         ("length", False, "length"), ("content_filter", False, "content_filter"), ("end_turn", False, "stop"),
-        ("function_call", True, "tool_calls"), ("MAX_TOKENS", False, "length"), ("Length", True, "length"),
+        ("function_call", True, "tool_calls"), ("MAX_TOKENS", False, "length"), ("Content-Filter", False, "content_filter"), ("Length", True, "length"),
         ("SAFETY", False, "content_filter"), ("RECITATION", True, "content_filter"), ("STOP", False, "stop"),
         ("TOOL_CALLS", True, "tool_calls"), ("null", False, "stop"),
     ],
@@ -289,6 +289,28 @@ def test_a_stream_or_body_without_a_choice_is_a_failure(stream: bytes) -> None:
         assert (failure.status, failure.message) == (502, "The upstream's answer is not a chat completion.")
     assert run(b'{"choices":[]}')[-1] == run(b'{"choices":[{}]}')[-1] == failure
     assert run(b'{"choices":[{"message":{"role":"assistant","content":""}}]}')[-1] == failure
+
+
+@pytest.mark.parametrize("calls", [[{"id": "c", "type": "function", "function": None}], ["f"], [None], [], "f", [{"id": "c", "type": "custom", "custom": {"name": "f"}}]])
+def test_calls_that_are_announced_but_cannot_be_read_are_a_failure(calls: Any) -> None:
+    for body in (plain({"content": None, "tool_calls": calls}, "tool_calls"), frames(chunk({"tool_calls": calls}), chunk({}, "tool_calls"))):
+        failure = run(body)[-1]
+        assert isinstance(failure, Failure) and failure.code == "upstream_malformed" and "tool calls" in failure.message
+    assert run(frames(chunk({"content": "x"}), chunk({}, "tool_calls")))[-2:] == [Finish("stop"), End()]
+
+
+@pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": []}, {"text": "x"}])
+def test_a_whole_choice_without_a_message_is_a_failure(choice: dict[str, Any]) -> None:
+    failure = run(json.dumps({"choices": [{"index": 0, "finish_reason": "stop", **choice}]}).encode())[-1]
+    assert isinstance(failure, Failure) and failure.message == "The upstream's answer is not a chat completion."
+    assert run(plain({}))[-2:] == [Finish("stop"), End()]
+
+
+def test_calls_in_an_object_instead_of_a_list_are_one_call() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    for body in (plain({"tool_calls": call}, "tool_calls"), frames(chunk({"tool_calls": call}), chunk({}, "tool_calls"))):
+        events = run(body)
+        assert [event.name for event in events if isinstance(event, ToolStart)] == ["f"] and events[-2:] == [Finish("tool_calls"), End()]
 
 
 def test_done_behind_content_is_a_clean_end_however_slowly_it_comes() -> None:
