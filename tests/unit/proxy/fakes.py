@@ -163,11 +163,14 @@ class FakeGateway:
 def run_through_phases(
     plan: Plan, head: RequestHead, client: Client | None = None, owner: FakeGateway | None = None, body: bytes | None = None
 ) -> tuple[Client, Exchange, FakeGateway]:
-    """Create an exchange and run it through its phases."""
+    """Create an exchange and run it through its phases, in as many turns as they take. A replay waits for its client."""
     client, owner = client or Client(), owner or FakeGateway()
     exchange = Exchange(owner, plan, client, head, clock.monotonic(), body)
     client.exchange = exchange
     run(exchange)
+    while exchange.local is None and (turns := [timer for timer in owner.timers if timer[0] == 0.0]):
+        owner.timers.remove(turns[0])
+        turns[0][1]()
     return client, exchange, owner
 
 

@@ -149,10 +149,7 @@ def test_other_requests_have_nothing_to_do_with_it(method: str, path: str) -> No
 def ask(gateway: FakeGateway, *lines: str, plan: Plan = PLAN, client: Client | None = None) -> Client:
     data = json.dumps(BODY).encode()
     head = head_for(*lines, f"Content-Length: {len(data)}", "Content-Type: application/json", start="POST /v1/chat/completions HTTP/1.1")
-    client, exchange, _ = run_through_phases(plan, head, client, gateway, data)
-    while gateway.timers and not exchange.is_over and exchange.local is None:  # large values are read in several turns
-        gateway.timers.pop(0)[1]()
-    return client
+    return run_through_phases(plan, head, client, gateway, data)[0]
 
 
 def gateway_with(answer: CachedAnswer, age_s: float = 0.0, plan: Plan = PLAN) -> FakeGateway:

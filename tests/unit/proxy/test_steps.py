@@ -41,6 +41,13 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "monotonic", lambda: float(next(times)))
 
 
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock stands still."""
+    monkeypatch.setattr(clock, "monotonic", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("fast")
 def test_short_work_is_done_at_once() -> None:
     loop, steps, done = Loop(), [], []  # type: ignore[var-annotated]
     assert Work(counted(steps, 3), loop.call_later, lambda: done.append(True)).turn()
@@ -57,6 +64,7 @@ def test_long_work_lets_the_loop_turn_between_its_steps() -> None:
     assert done == [True] and not loop.waiting
 
 
+@pytest.mark.usefixtures("fast")
 def test_work_may_begin_in_another_turn() -> None:
     loop, steps, done = Loop(), [], []  # type: ignore[var-annotated]
     Work(counted(steps, 3), loop.call_later, lambda: done.append(True)).defer()
