@@ -69,7 +69,7 @@ class KeyJournal:
             return
         descriptor = os.open(store.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            _write_all(descriptor, b"".join(lines))
+            _write_all(descriptor, b"".join(lines), store.path)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -118,7 +118,7 @@ class KeyJournal:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             self._give_to_owner(descriptor)
-            _write_all(descriptor, data)
+            _write_all(descriptor, data, path)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -150,7 +150,11 @@ def _ends_with_newline(path: str) -> bool:
         return False
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes, path: str) -> None:
+    """Write the data to a file. Raises OSError, which names its path."""
     view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view):]
+    try:
+        while view:
+            view = view[os.write(descriptor, view):]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None

@@ -57,7 +57,8 @@ class Ledger:
         self._unwritten: dict[str, Any] = {}  # windows of batches that failed
         self._file = LedgerFile(os.path.join(folder, FILE)) if folder else None
         self._writer = None if self._file is None else LedgerWriter(self._file)
-        self._failing = self._is_closing = False
+        self._is_closing = False
+        self._fault: tuple[str, str] | None = None  # why the last batch could not be written, and the cure
         self._noticed = 0
         if folder:
             gateway.saved_spend = self
@@ -103,10 +104,15 @@ class Ledger:
         if self._is_closing or self._writer is None:
             return
         if self._writer.idle or self._collect(self._writer.ended()):
-            if not self._failing:
+            if self._fault is None:
                 self.tick()
         else:
             self._gateway.call_later(WRITTEN_S, self._write_more)
+
+    def describe(self) -> dict[str, str]:
+        """The entry of /status."""
+        why, cure = self._fault or ("", "")
+        return {"file": "" if self._file is None else self._file.path, "fault": why, "cure": cure}
 
     async def rows(self) -> dict[str, int]:
         """The number of rows of spend by consumer. Raises sqlite3.Error."""
@@ -132,8 +138,8 @@ class Ledger:
             return False
         self._log_notices(self._file)
         if ended.error is None:
-            if self._failing:
-                self._failing = False
+            if self._fault is not None:
+                self._fault = None
                 self._journal.info("ledger_written", "Spend is written again, nothing is missing.")
             return True
         self._gateway.spend.restore(ended.batch.rows)
@@ -142,11 +148,13 @@ class Ledger:
         return True
 
     def _log_failure(self, file: LedgerFile, error: sqlite3.Error) -> None:
-        fault, self._failing = fault_of(error), True
+        fault = fault_of(error)
+        cure = fault.cure.replace("{path}", file.path)
+        self._fault = str(error), cure
         self._gateway.telemetry.metrics.add("relayd.spend.failed", cause=fault.cause)
         self._journal.limited(
             f"ledger_failed:{fault.cause}", FAILED_S, "warning", "ledger_failed",
-            "Spend stays in memory until it can be written. " + fault.cure.replace("{path}", file.path),
+            "Spend stays in memory until it can be written. " + cure,
             cause=fault.cause, why=str(error),
         )
 
@@ -165,7 +173,7 @@ class Ledger:
         self._is_closing, end_s = True, clock.monotonic() + CLOSE_S
         while self._writer.idle or self._collect(self._writer.ended(max(WRITTEN_S, end_s - clock.monotonic()))):
             self.tick()
-            if self._writer.idle or self._failing:
+            if self._writer.idle or self._fault is not None:
                 break
         if not self._writer.idle:
             self._collect(self._writer.ended(CLOSE_S))

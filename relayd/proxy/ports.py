@@ -88,7 +88,10 @@ class GatewayPort(Protocol):
 
 
 class SavedSpend(Protocol):
-    """The spend that the daemon has written. Both raise sqlite3.Error."""
+    """The spend that the daemon has written. What waits raises sqlite3.Error."""
+
+    def describe(self) -> dict[str, str]:
+        """The file; why it cannot be written, and the cure, both empty while it can."""
 
     async def rows(self) -> dict[str, int]:
         """The number of rows by consumer."""

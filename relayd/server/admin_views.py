@@ -293,6 +293,7 @@ class AdminViews:
             "upstreams": upstreams,
             "keys": admin_keys.summary(gateway),
             "store": gateway.store.describe(),
+            "spend": None if gateway.saved_spend is None else gateway.saved_spend.describe(),
             "capture": self.captures.describe(),
             "gates": gates,
             "limits": limits,

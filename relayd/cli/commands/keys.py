@@ -21,7 +21,8 @@ import datetime
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from relayd import clock
@@ -42,6 +43,7 @@ from relayd.cli.key_settings import (
     settings_of,
 )
 from relayd.cli.output import err, file_fault, out, paint, plain, span, table
+from relayd.config.model import Config
 from relayd.daemon.generations import SYSTEM_STATE
 from relayd.daemon.state_dir import KEYS, keys_folder
 from relayd.schema.files import FileFault, read_file
@@ -182,8 +184,23 @@ def take_over(arguments: argparse.Namespace, journal: KeyJournal) -> int:
             records.append(record)
         if records:
             journal.append(store, records, now_s)
+    if config is not None:
+        for caution, count in cautions_of(records, config).items():
+            err(f"relayd: {count} of these keys: {caution}")
     out(f"{len(records)} keys imported, {skipped} not")
     return 1 if skipped and not records else 0
+
+
+def cautions_of(records: Iterable[KeyRecord], config: Config) -> Counter[str]:
+    """How many of these keys a caution concerns. Keys with the same settings are compared once."""
+    alike: dict[str, list[KeyRecord]] = {}
+    for record in records:
+        alike.setdefault(json.dumps(record.settings, sort_keys=True), []).append(record)
+    found: Counter[str] = Counter()
+    for same in alike.values():
+        for caution in config_cautions(same[0], config):
+            found[caution] += len(same)
+    return found
 
 
 def reason_to_skip(entry: key_import.Entry, record: KeyRecord, digests: set[str], now_s: float) -> str:

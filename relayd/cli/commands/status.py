@@ -61,6 +61,9 @@ def lines(data: dict[str, Any]) -> Iterator[str]:
             yield paint(line, "red")
     elif store and "server" in store:
         yield f"store {store['kind']} {store['server']}, changes that wait: {store['waiting']}"
+    spend = data.get("spend")  # missing in the reply of an older daemon
+    if spend and spend["fault"]:
+        yield paint(f"spend cannot be written to {plain(spend['file'])}: {plain(spend['fault'])}", "red")
     capture = data.get("capture")  # missing in the reply of an older daemon
     if capture and (capture["is_on"] or capture["exchanges"]):
         until = f", on for {span(capture['ends_in_s'])} at the latest" if capture["is_on"] else ""

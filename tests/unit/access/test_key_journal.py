@@ -102,3 +102,8 @@ def test_times_of_use_of_several_instances_are_merged(tmp_path: Path) -> None:
 def test_damaged_times_of_use_are_unknown(tmp_path: Path, content: bytes) -> None:
     (tmp_path / USED).write_bytes(content)
     assert KeyJournal(str(tmp_path)).read_used() == {}
+
+
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full, pytest.raises(OSError, match=r"No space left on device: '.*keys\.jsonl'"):
+        key_journal._write_all(full.fileno(), b"x", str(tmp_path / "keys.jsonl"))

@@ -120,10 +120,12 @@ def test_what_cannot_be_written_is_written_later_and_said(obstacle: Path, tmp_pa
     windows.changed = {"a": ["1m", [[1, 2]]]}
     ticked_until(ledger, lambda: "ledger_failed" in journal.events)
     assert gateway.metrics.value("relayd.spend.failed") > 0
+    assert ledger.describe()["fault"] and ledger.describe()["file"] == str(tmp_path / FILE) and ledger.describe()["cure"]
     add(gateway)
     windows.changed = {"a": ["1m", [[1, 3]]]}
     obstacle.rmdir()
     ticked_until(ledger, lambda: "ledger_written" in journal.events)
+    assert ledger.describe()["fault"] == ""
     ledger.close()
     assert requests(tmp_path) == 2
     file = LedgerFile(str(tmp_path / FILE))

@@ -42,6 +42,9 @@ class Spend:
     async def forget(self, consumer: str) -> int:
         return self.saved.pop(consumer, 0)
 
+    def describe(self) -> dict[str, str]:
+        return {"file": "/s/ledger.sqlite", "fault": "", "cure": ""}
+
 
 def gateway_with(spend: Spend | None) -> Gateway:
     gateway = Gateway(StreamClient(force_instance=True), Telemetry.build(TelemetrySettings(access_format="off"), io.StringIO()))

@@ -65,6 +65,21 @@ def of_status(status: dict[str, Any]) -> Iterator[Finding]:
     if status["request_buffers"]["waiting"]:
         cause = f"{status['request_buffers']['waiting']} request bodies wait for memory"
         yield warning(subject, cause, "raise daemon.request_buffers if the machine has memory")
+    yield from of_state(status)
+
+
+def of_state(status: dict[str, Any]) -> Iterator[Finding]:
+    """The findings of what relayd keeps on disk and in its store; older daemons tell less."""
+    subject = "running relayd"
+    keys, store, spend = (status.get(name) or {} for name in ("keys", "store", "spend"))
+    if keys.get("fault"):
+        yield failure(subject, f"the key store cannot be read: {plain(keys['fault'])}", "relayd keys list shows it, too")
+    if store.get("degraded"):
+        cure = "relayd doctor redis" if "server" in store else "df -h; journalctl -u relayd -p warning"
+        yield failure(subject, f"the store {store['kind']} is degraded: {plain(str(store.get('why', '')))}", cure)
+    if spend.get("fault"):
+        cause = f"spend cannot be written to {plain(spend['file'])}, and stays in memory: {plain(spend['fault'])}"
+        yield failure(subject, cause, plain(spend["cure"]))
 
 
 def of_upstreams(data: dict[str, Any]) -> Iterator[Finding]:

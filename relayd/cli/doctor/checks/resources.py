@@ -6,6 +6,7 @@ import os
 import re
 import resource
 from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 from relayd.cli.admin_client import Unreachable
 from relayd.cli.diagnosis import UNKNOWN, WARNING, Finding, failure, fine, unknown, warning
@@ -27,14 +28,15 @@ USED = 0.8
 
 async def run(context: Context) -> AsyncGenerator[Finding, None]:
     try:
-        pid = int((await context.page("/status"))["pid"])
-    except (Unreachable, KeyError):
-        pid = 0
+        status = await context.page("/status")
+    except Unreachable:
+        status = {}
+    pid = int(status.get("pid", 0))
     for findings in (
         descriptors(read(f"/proc/{pid or 'self'}/limits"), pid, context.config),
         used_descriptors(read("/proc/sys/fs/file-nr")),
         memory(read("/proc/meminfo"), read(f"/proc/{pid}/status") if pid else "", context.config),
-        disk(folders_of(context)), sockets(context.config),
+        disk(folders_of(context, status)), sockets(context.config),
     ):
         for finding in findings:
             yield finding
@@ -97,9 +99,11 @@ def memory(meminfo: str, status: str, config: Config) -> Iterator[Finding]:
         yield fine("memory", f"{amount(available)} of {amount(total)} are available{own}")
 
 
-def folders_of(context: Context) -> list[str]:
-    """The existing folders in which relayd writes."""
+def folders_of(context: Context, status: dict[str, Any]) -> list[str]:
+    """The existing folders in which relayd writes. `status` is that of the running one, empty without one."""
     found = [SYSTEM_STATE] if context.is_installed else []
+    if spend := status.get("spend"):
+        found.append(os.path.dirname(spend["file"]))
     if (file := context.config.telemetry.access_log.file) is not None:
         found.append(os.path.dirname(file))
     return [folder for folder in dict.fromkeys(found) if os.path.isdir(folder)]

@@ -135,3 +135,10 @@ def test_plain_keys_of_a_table_are_digested(keys: Run, tmp_path: Path) -> None:
     assert code == 0 and out == "1 keys imported, 1 not\n" and "sk-0123456789abcdef" not in (tmp_path / "keys" / FILE).read_text()
     found = store(tmp_path).find(digest_of(b"sk-0123456789abcdef"))
     assert found is not None and found[1].settings == {"group": "paying", "routes": ["llm"]}
+
+
+def test_imported_keys_that_no_route_accepts_are_counted(keys: Run, tmp_path: Path) -> None:
+    rows = "".join(f"bob{number},sk-0123456789abcdef{number},{group}\n" for number, group in enumerate(("", "", "paying")))
+    (tmp_path / "keys.csv").write_text("name,key,group\n" + rows)
+    code, out, err = keys("import", str(tmp_path / "keys.csv"))
+    assert code == 0 and out == "3 keys imported, 0 not\n" and "2 of these keys: no route accepts this key" in err

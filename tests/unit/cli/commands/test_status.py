@@ -105,6 +105,12 @@ def test_issued_keys_are_counted_and_a_broken_key_store_is_shown() -> None:
     assert not any("keys of relayd keys" in line for line in shown)
 
 
+def test_spend_that_cannot_be_written_is_shown() -> None:
+    spend = {"file": "/s/ledger.sqlite", "fault": "database or disk is full", "cure": "Free space."}
+    assert "spend cannot be written to /s/ledger.sqlite: database or disk is full" in list(lines(status(spend=spend)))
+    assert not any("spend" in line for line in lines(status(spend={**spend, "fault": ""})))
+
+
 SHARED = {
     "kind": "redis", "server": "127.0.0.1:6379", "degraded": False, "on_failure": "open", "waiting": 2, "since": 0.0, "why": "",
 }

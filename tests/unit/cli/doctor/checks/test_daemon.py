@@ -28,6 +28,9 @@ ENDPOINT = {
     ({"loop": {"lag_ms": 80, "worst_ms": 90}}, WARNING, "80 ms late"),
     ({"loop": {"lag_ms": 1, "worst_ms": 4000}}, WARNING, "once 4000 ms late"),
     ({"request_buffers": {"waiting": 3}}, WARNING, "3 request bodies wait"),
+    ({"keys": {"issued": 1, "fault": "Permission denied"}}, FAILURE, "the key store cannot be read: Permission denied"),
+    ({"store": {"kind": "sqlite", "degraded": True, "why": "disk full"}}, FAILURE, "the store sqlite is degraded: disk full"),
+    ({"spend": {"file": "/s/l", "fault": "disk is full", "cure": "Free it."}}, FAILURE, "written to /s/l, and stays in memory: disk"),
 ])
 def test_the_status(change: dict[str, Any], level: str, cause: str) -> None:
     (one,) = daemon.of_status({**STATUS, "version": __version__, **change})

@@ -45,9 +45,11 @@ def test_memory(tmp_path: Path, total: int, available: int, size: str, levels: l
 def test_folders_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = resources.disk([str(tmp_path)])
     assert one.level == FINE
-    assert resources.folders_of(context_of(written(tmp_path, telemetry={"access_log": {"file": f"{tmp_path}/a.log"}}))) == [
+    assert resources.folders_of(context_of(written(tmp_path, telemetry={"access_log": {"file": f"{tmp_path}/a.log"}})), {}) == [
         str(tmp_path)
     ]
+    state = {"spend": {"file": f"{tmp_path}/ledger.sqlite", "fault": "", "cure": ""}}
+    assert resources.folders_of(context_of(written(tmp_path)), state) == [str(tmp_path)]
     monkeypatch.setattr(resources, "LOW_DISK", 1 << 60)
     assert [one.level for one in resources.disk([str(tmp_path)])] == [FAILURE]
     if os.statvfs("/sys").f_flag & os.ST_RDONLY:
