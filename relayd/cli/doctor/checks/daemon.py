@@ -73,7 +73,7 @@ def of_state(status: dict[str, Any]) -> Iterator[Finding]:
     subject = "running relayd"
     keys, store, spend = (status.get(name) or {} for name in ("keys", "store", "spend"))
     if keys.get("fault"):
-        yield failure(subject, f"the key store cannot be read: {plain(keys['fault'])}", "relayd keys list shows it, too")
+        yield failure(subject, f"the key store cannot be read: {plain(keys['fault'])}", "relayd keys list shows it")
     if store.get("degraded"):
         cure = "relayd doctor redis" if "server" in store else "df -h; journalctl -u relayd -p warning"
         yield failure(subject, f"the store {store['kind']} is degraded: {plain(str(store.get('why', '')))}", cure)
