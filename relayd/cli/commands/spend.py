@@ -4,7 +4,8 @@ The sums are read from the state directory and those of instances below it, so r
 writes them every second: a request that ended within the last second may be missing, and a relayd that is killed loses
 at most this second. Days are days of UTC. Only requests to which `prices` applied are counted; `unpriced` is the number
 of those whose cost is unknown, because no price matches their model, `estimated` of those whose cost is an estimate,
-because their tokens were not reported (relayd-rates(7)). Tokens are those that were reported.
+because their tokens were not reported (relayd-rates(7)). Tokens are those that were reported. In CSV a name that a
+spreadsheet would take for a formula, as `=1+1`, has an apostrophe before it.
 
 Exit codes: 0 shown, 1 the file cannot be read, 2 wrong usage.
 """
@@ -32,6 +33,7 @@ from relayd.money import amount_text
 HELP = "show what requests have cost, by consumer, model, upstream, day ..."
 GROUPS = ("day", "consumer", "group", "route", "upstream", "model")  # in the order of the file's columns
 FIRST_DAY, LAST_DAY = "0000-00-00", "9999-99-99"
+FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet computes
 COST, CURRENCY = SUMS.index("cost_nano"), len(GROUPS)
 _DAYS_AGO = re.compile(r"([0-9]{1,4})d", re.ASCII)
 
@@ -145,10 +147,19 @@ def print_json(sums: Sums, by: tuple[str, ...]) -> None:
     out(json.dumps([entry(key, counts, by) for key, counts in sums.items()], indent=2))
 
 
+def as_cell(value: object) -> object:
+    """A value for spreadsheets: a client chooses the name of a model, and must not write a formula with it."""
+    if not isinstance(value, str):
+        return value
+    text = plain(value)
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
 def print_csv(sums: Sums, by: tuple[str, ...]) -> None:
     text = io.StringIO()
     names = [*by, *(name for name in SUMS if name != "cost_nano"), "cost", "currency"]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(entry(key, counts, by) for key, counts in sums.items())
+    for key, counts in sums.items():
+        writer.writerow({name: as_cell(value) for name, value in entry(key, counts, by).items()})
     out(text.getvalue().rstrip("\n"))

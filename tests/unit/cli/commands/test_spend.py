@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -56,3 +58,20 @@ def test_a_missing_and_a_damaged_file_are_errors(tmp_path: Path, capsys: pytest.
     assert main(["spend", "--state", str(tmp_path)]) == 1 and "no spend was recorded" in capsys.readouterr().err
     (tmp_path / FILE).write_bytes(b"x" * 5000)
     assert main(["spend", "--state", str(tmp_path)]) == 1 and "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "cell"), [
+    ("=cmd|x!A1", "'=cmd|x!A1"), ("+1", "'+1"), ("-1", "'-1"), ("@SUM(1)", "'@SUM(1)"), ("\r=1", "?=1"), ("a\rteam,=1\n", "a?team,=1?"),
+    ('"a",b', '"a",b'),
+])
+def test_a_name_in_csv_is_no_formula_for_a_spreadsheet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, cell: str
+) -> None:
+    """Clients choose names of models."""
+    file = LedgerFile(str(tmp_path / FILE))
+    file.write([(("2026-11-29", "team", "", "llm", "up", name, "USD"), ONE)], ())
+    file.close()
+    (row,) = csv.DictReader(io.StringIO(shown(capsys, str(tmp_path), "--csv"), newline=""))
+    assert row["model"] == cell and row["requests"] == "1"
+    (row,) = json.loads(shown(capsys, str(tmp_path), "--json"))
+    assert row["model"] == name
