@@ -1,10 +1,12 @@
 """A Messages endpoint's response to events, from a stream or from a plain message.
 
 Laws (in addition to those of _response_reader.py):
-1. Only message_stop ends a stream successfully. An `error` event, truncation or invalid JSON is a Failure.
+1. Only message_stop ends a stream successfully. An `error` event, truncation, invalid JSON or a stream without a block
+   and without message_delta is a Failure.
 2. Blocks of server tools, citations and unknown events are ignored; so are deltas of a type other than their block's.
 3. Usage is cumulative: a repeated member replaces the one before it.
-4. The buffered part of a response is bounded: the reasoning before one call, the ids of calls, one unfinished frame.
+4. The buffered part of a response is bounded: the reasoning before one call, the ids and arguments of calls, one
+   unfinished frame.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, Allowance, ResponseTooLarge
+from relayd.protocols._call_arguments import CallArguments
 from relayd.protocols._capabilities import MESSAGES
 from relayd.protocols._openai_errors import unnamed_failure_of
 from relayd.protocols._response_reader import CUT, MIB, TOO_LARGE, Framing, ResponseReader
+from relayd.protocols._tool_arguments import written_steps
 from relayd.protocols._turns import call_ids
 from relayd.protocols.anthropic_messages.errors import failure_in_stream
 from relayd.protocols.anthropic_messages.thinking_memory import LARGEST_CHARS, store
@@ -41,7 +45,7 @@ from relayd.wire.json_steps import Steps
 FRAMING = Framing(line_bytes=4 * MIB, frame_bytes=8 * MIB)
 MOST_BLOCKS = 4096
 STEP_BLOCKS = 256
-MOST_INPUT_CHARS = 16 * 1024 * 1024  # of inputs that come whole with the start of a block
+MOST_INPUT_CHARS = 16 * 1024 * 1024  # of the inputs of all calls
 
 _NO_MESSAGE = Failure(502, "The upstream's answer is not a message.", code="upstream_malformed")
 
@@ -79,6 +83,7 @@ class MessagesDecoder:
         self._thought_chars = 0
         self._usage: dict[str, Any] = {}
         self._stop: tuple[str, str | None] = ("", None)
+        self._is_explained = False  # the endpoint has said how the message ended
 
     # ---- called by the reader
 
@@ -119,7 +124,7 @@ class MessagesDecoder:
         if kind == "content_block_start":
             return (yield from self._start(value.get("index"), _json.an_object(value.get("content_block"))))
         if kind == "content_block_stop":
-            return self._close(value.get("index"))
+            return (yield from self._close(value.get("index")))
         if kind == "message_start":
             return self._begin(_json.an_object(value.get("message")))
         if kind == "message_delta":
@@ -127,7 +132,7 @@ class MessagesDecoder:
             self._set_stop_reason(delta)
             return self._add_usage(value.get("usage"))
         if kind == "message_stop":
-            return self._end()
+            return (yield from self._end())
         if kind == "error" or is_error or value.get("error"):
             return self._failed(failure_in_stream(value))
         failure = None if kind or self._stop[0] else unnamed_failure_of(value)
@@ -146,11 +151,11 @@ class MessagesDecoder:
             events += yield from self._start(index, _json.an_object(one))
             if self.over:
                 return
-            events += self._close(index)
+            events += yield from self._close(index)
             if index % STEP_BLOCKS == STEP_BLOCKS - 1:
                 yield
         self._set_stop_reason(value)
-        events += self._end()
+        events += yield from self._end()
 
     # ---- the message
 
@@ -166,15 +171,18 @@ class MessagesDecoder:
         return [read_usage(self._usage)] if self._usage else []
 
     def _set_stop_reason(self, delta: dict[str, Any]) -> None:
+        self._is_explained = True
         if reason := _json.a_reason(delta.get("stop_reason")):
             self._stop = reason, _json.a_text(delta.get("stop_sequence"))[:MAX_ID_CHARS] or None
 
-    def _end(self) -> list[Event]:
-        if not self.begun:
+    def _end(self) -> Steps[list[Event]]:
+        if not self.begun or not (self._count or self._is_explained):
             return self._failed(_NO_MESSAGE)
         events: list[Event] = []
         for index in list(self._blocks):
-            events += self._close(index)
+            events += yield from self._close(index)
+        if self.over:
+            return events
         reason, sequence = self._stop
         finish = _FINISH.get(reason)
         if finish is None:
@@ -198,7 +206,9 @@ class MessagesDecoder:
         if self._count > MOST_BLOCKS:
             return events + self._failed(TOO_LARGE)
         kind = _json.a_text(block.get("type"))
-        events += self._close(index)
+        events += yield from self._close(index)
+        if self.over:
+            return events
         block_state = self._blocks[index] = _Block(kind)
         if kind == "text":
             events += self._text(_json.a_text(block.get("text")))
@@ -219,15 +229,15 @@ class MessagesDecoder:
             return self._failed(Failure(502, "The upstream's answer has a tool call without a name or an id."))
         if len(identity) > MAX_ID_CHARS or len(name) > MAX_ID_CHARS or self._calls >= MOST_CALLS:
             return self._failed(TOO_LARGE)
-        initial_input = _json.an_object(block.get("input"))
-        if (yield from _json.is_deeper_steps(initial_input, MAX_DEPTH)):
+        if (yield from _json.is_deeper_steps(block.get("input"), MAX_DEPTH)):
             return self._failed(TOO_LARGE)
-        block_state.call, block_state.input = self._calls, (yield from _json.write_text_steps(initial_input))
+        block_state.call, block_state.input = self._calls, (yield from written_steps(block.get("input")))
         try:
             self._inputs.charge(len(block_state.input))
         except ResponseTooLarge:
             return self._failed(TOO_LARGE)
         self._calls += 1
+        block_state.arguments = CallArguments(self._inputs)
         if identity in self._ids:
             identity = "toolu_" + secrets.token_hex(12)
         self._ids.add(identity)
@@ -248,10 +258,13 @@ class MessagesDecoder:
         block_kind = block.kind
         if kind == "text_delta":
             events += self._text(_json.a_text(delta.get("text")))
-        elif kind == "input_json_delta" and block_kind == "tool_use":
-            if piece := _json.a_text(delta.get("partial_json")):
-                block.has_pieces = True
-                events.append(ToolDelta(block.call, piece))
+        elif kind == "input_json_delta" and block.arguments is not None:
+            try:
+                piece = yield from block.arguments.add(_json.a_text(delta.get("partial_json")))
+            except ResponseTooLarge as fault:
+                events += self._failed(Failure(502, str(fault), code="upstream_malformed"))
+            else:
+                events += [ToolDelta(block.call, piece)] if piece else []
         elif kind == "input_json_delta" and block_kind in ("text", "thinking"):
             events += self._failed(_NO_CALL)
         elif kind == "thinking_delta":
@@ -285,27 +298,33 @@ class MessagesDecoder:
         if self._thought_chars <= LARGEST_CHARS:
             self._thoughts.append(thought)
 
-    def _close(self, index: Any) -> list[Event]:
+    def _close(self, index: Any) -> Steps[list[Event]]:
         block = self._blocks.pop(index if index.__class__ is int else self._latest, None)
         if block is None:
             return []
         if block.kind == "thinking" and block.signature:
             self._keep_thought(Reasoning("".join(block.pieces), signature=block.signature), len(block.signature))
             return [ReasoningDelta(signature=block.signature)]
-        if block.kind == "tool_use" and not block.has_pieces:
+        if block.arguments is None:
+            return []
+        if not block.arguments:
             return [ToolDelta(block.call, block.input)]
-        return []
+        try:
+            piece = yield from block.arguments.close(is_cut=True)
+        except ResponseTooLarge as fault:
+            return self._failed(Failure(502, str(fault), code="upstream_malformed"))
+        return [ToolDelta(block.call, piece)] if piece else []
 
 
 class _Block:
     """An open block; owned by its message."""
 
-    __slots__ = ("call", "has_pieces", "input", "kind", "pieces", "signature")
+    __slots__ = ("arguments", "call", "input", "kind", "pieces", "signature")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.call = 0
         self.input = "{}"  # as given by content_block_start
-        self.has_pieces = False
+        self.arguments: CallArguments | None = None  # as given by the deltas; None for blocks that are no calls
         self.pieces: list[str] = []
         self.signature = ""

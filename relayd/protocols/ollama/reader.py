@@ -58,6 +58,7 @@ class OllamaDecoder:
         self.begun = False
         self._ids = set(known)
         self._calls = 0
+        self._has_message = False
 
     # ---- called by the reader
 
@@ -74,6 +75,7 @@ class OllamaDecoder:
             self.begun = True
             events.append(Begin("", _json.a_text(value.get("model"))[:MAX_ID_CHARS], _seconds(value.get("created_at"))))
         message, done = value.get("message"), value.get("done")
+        self._has_message |= isinstance(message, dict)
         yield from self._message(_json.an_object(message), value.get("logprobs"), events)
         # A truncated plain response is not valid JSON, so `done` may be missing, as some servers leave it out.
         if not self.over and (done is True or (is_body and done is None and isinstance(message, dict))):
@@ -109,7 +111,8 @@ class OllamaDecoder:
         text = message.get("content")
         if isinstance(text, str) and text:
             events.append(TextDelta(text, 0, tokens_of(_json.a_list(logprobs), _token) or None))
-        for call in _json.a_list(message.get("tool_calls")):
+        calls = message.get("tool_calls")
+        for call in [calls] if isinstance(calls, dict) else _json.a_list(calls):
             yield from self._call(_json.an_object(call), events)
             if self.over:
                 return
@@ -143,6 +146,9 @@ class OllamaDecoder:
 
     def _last(self, value: dict[str, Any], events: list[Event]) -> None:
         self.over = True
+        if not self._has_message:
+            self._malformed(events, "The upstream's answer has no message.")
+            return
         done_reason = _json.a_reason(value.get("done_reason"))
         reason = _REASONS.get(done_reason, "")
         if not reason:

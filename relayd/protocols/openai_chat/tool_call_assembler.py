@@ -18,9 +18,9 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import MAX_ID_CHARS, MOST_CALLS, Allowance, ResponseTooLarge, TextBuffer
+from relayd.protocols._call_arguments import CallArguments
 from relayd.protocols.canon import Event, ToolDelta, ToolStart
 from relayd.protocols.dialect import Memory
-from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import Steps
 

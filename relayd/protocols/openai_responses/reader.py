@@ -46,6 +46,7 @@ _ARGUMENTS_DONE = {
     "response.function_call_arguments.done": "arguments", "response.custom_tool_call_input.done": "input",
 }  # fmt: skip
 STEP_ITEMS = 256
+_MOVED = 1 << 32  # the first index of items that were added under an index in use
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -80,6 +81,8 @@ class ResponsesDecoder:
         self._items: dict[int, _ItemState] = {}
         self._finished: set[int] = set()
         self._indexes_by_id: dict[str, int] = {}  # output_index by item id, for events without output_index
+        self._added: set[int] = set()  # output indexes with an output_item.added event
+        self._moved: dict[int, int] = {}  # the index of the latest item that was added under an index in use
         self._allowance = Allowance()
         self._part_count = 0
         self._call_count = 0
@@ -150,7 +153,7 @@ class ResponsesDecoder:
             self._events.append(Begin(identity, model, _json.a_count(response.get("created_at"))))
 
     def _item_event(self, kind: str, event: dict[str, Any]) -> Steps[None]:
-        output_index = self._output_index(event)
+        output_index = self._output_index(event, kind == "response.output_item.added")
         delta = _json.a_text(event.get("delta"))
         if output_index in self._finished:
             return
@@ -177,12 +180,22 @@ class ResponsesDecoder:
         elif kind.endswith(".done"):
             yield from self._part_done(state, kind, event)
 
-    def _output_index(self, event: dict[str, Any]) -> int:
-        """Return the output index of the event's item. Some endpoints send only the item's id, some only the index."""
+    def _output_index(self, event: dict[str, Any], is_added: bool) -> int:
+        """Return the output index of the event's item. Some endpoints send only the item's id, some only the index,
+        and some the same index for several items."""
         output_index = event.get("output_index")
         identity = _json.a_text(event.get("item_id") or _json.an_object(event.get("item")).get("id"))[:MAX_ID_CHARS]
+        known = self._indexes_by_id.get(identity) if identity else None
         if output_index.__class__ is not int or output_index < 0:
-            output_index = self._indexes_by_id.get(identity, len(self._indexes_by_id)) if identity else 0
+            output_index = known if known is not None else len(self._indexes_by_id) if identity else 0
+        elif known is not None and known >= _MOVED:
+            return known
+        elif is_added and identity and known is None and output_index in self._added:
+            self._moved[output_index] = output_index = _MOVED + len(self._indexes_by_id)
+        else:
+            output_index = self._moved.get(output_index, output_index) if known is None else output_index
+        if is_added:
+            self._added.add(output_index)
         if identity and len(self._indexes_by_id) < MOST_ITEMS:
             self._indexes_by_id.setdefault(identity, output_index)
         return int(output_index)
@@ -198,6 +211,13 @@ class ResponsesDecoder:
             self._text(state, part, _json.a_text(event.get("text"))[state.text.get(part, 0) :], event.get("logprobs"))
         elif kind == "response.refusal.done":
             self._refusal(state, part, _json.a_text(event.get("refusal"))[state.refusal.get(part, 0) :])
+        elif kind == "response.content_part.done":
+            whole = _json.an_object(event.get("part"))
+            if whole.get("type") == "refusal":
+                self._refusal(state, part, _json.a_text(whole.get("refusal"))[state.refusal.get(part, 0) :])
+            elif whole.get("type") == "output_text":
+                text = _json.a_text(whole.get("text"))[state.text.get(part, 0) :]
+                self._text(state, part, text, whole.get("logprobs"))
         elif (channel := kind.removesuffix("done") + "delta") in _REASONING_DELTAS and state.channel in ("", channel):
             index = _json.a_count(event.get("summary_index"))
             if not state.chars or index > state.summary_index:
@@ -333,8 +353,10 @@ class ResponsesDecoder:
         if status not in ("", "completed", "incomplete"):
             self._fail_once(Failure(502, f"The upstream's response is not complete: {status}.", "upstream_malformed"))
             return
-        for output_index, item in enumerate(_json.a_list(response.get("output"))):
-            yield from self._item_done(output_index, _json.an_object(item))
+        for output_index, entry in enumerate(_json.a_list(response.get("output"))):
+            item = _json.an_object(entry)
+            known = self._indexes_by_id.get(_json.a_text(item.get("id"))[:MAX_ID_CHARS], 0)
+            yield from self._item_done(known if known >= _MOVED else output_index, item)
             if self.over:
                 return
             if output_index % STEP_ITEMS == STEP_ITEMS - 1:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from relayd.protocols._bounds import Allowance
+from relayd.protocols._call_arguments import CallArguments
 from relayd.protocols.canon import Message, Request, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Dialect, Options, Refused, RequestContext, run_steps
-from relayd.protocols.openai_chat.call_arguments import CallArguments
 from relayd.protocols.openai_responses import DIALECT as RESPONSES
 from relayd.protocols.openai_responses.tools import ClientTool, ToolNames
 from tests.aids.growth import linear

@@ -225,7 +225,7 @@ def test_an_error_event_keeps_its_message() -> None:
 def test_an_error_that_is_null_is_none() -> None:
     message = START["message"] | {"content": [], "error": None}
     assert read(json.dumps(message).encode())[-1] == End()
-    assert read(stream(START, {"type": "news", "error": None}, STOP))[-1] == End()
+    assert read(stream(START, {"type": "news", "error": None}, ended("end_turn"), STOP))[-1] == End()
 
 
 def test_an_error_as_a_plain_body_under_200_fails() -> None:
@@ -243,6 +243,45 @@ def test_what_is_no_answer_is_a_bad_gateway(body: bytes) -> None:
 
 def test_a_call_without_a_name_or_an_id_fails() -> None:
     assert failure(stream(START, opened(0, type="tool_use", id="", name="f", input={}))).status == 502
+
+
+def arguments_of(*pieces: str, **initial: Any) -> str:
+    deltas = [delta(0, "input_json_delta", partial_json=piece) for piece in pieces]
+    events = read(stream(START, opened(0, type="tool_use", id="a", name="f", input=initial), *deltas, closed(0), ended("tool_use"), STOP))
+    assert events[-1] == End()
+    return "".join(event.arguments for event in events if isinstance(event, ToolDelta))
+
+
+@pytest.mark.parametrize(("pieces", "whole"), [
+    (["null"], "{}"), (["nu", "ll"], "{}"), (["{}", '{"a":1}'], '{"a":1}'), (['{"a":1}', '{"a":1}'], '{"a":1}'), (['{"a"', '{"a":1', '{"a":1}'], '{"a":1}'),
+    (['{"a":"x', "y"], '{"a":"xy'), (['{"a":1}', "\n"], '{"a":1}'),
+])  # fmt: skip
+def test_arguments_are_one_object_however_they_are_sent(pieces: list[str], whole: str) -> None:
+    assert arguments_of(*pieces) == whole
+
+
+def test_arguments_of_the_start_stand_if_no_piece_follows() -> None:
+    assert arguments_of(a=1) == '{"a":1}' == arguments_of("", a=1)
+
+
+@pytest.mark.parametrize(("given", "whole"), [('{"a":1}', '{"a":1}'), ("null", "{}"), (None, "{}"), ("", "{}"), ([1], "[1]"), ({"a": 1}, '{"a":1}')])
+def test_the_input_of_a_call_in_another_form_is_kept(given: Any, whole: str) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "f", "input": given}
+    plain = json.dumps(START["message"] | {"content": [call], "stop_reason": "tool_use"}).encode()
+    for data in (stream(START, {"type": "content_block_start", "index": 0, "content_block": call}, closed(0), ended("tool_use"), STOP), plain):
+        assert [event for event in read(data) if isinstance(event, ToolDelta)] == [ToolDelta(0, whole)]
+
+
+def test_two_different_objects_for_one_call_are_a_failure() -> None:
+    pieces = [delta(0, "input_json_delta", partial_json=text) for text in ('{"a":1}', '{"a":2}')]
+    for end in ([closed(0), ended("tool_use"), STOP], [opened(0, type="text", text="")], [ended("tool_use"), STOP]):
+        last = failure(stream(START, opened(0, type="tool_use", id="a", name="f", input={}), *pieces, *end))
+        assert last.code == "upstream_malformed" and "two different objects" in last.message
+
+
+def test_a_stream_without_a_block_and_a_reason_is_no_message() -> None:
+    assert failure(stream(START, STOP)).message == "The upstream's answer is not a message."
+    assert read(stream(START, ended("end_turn"), STOP))[-2:] == [Finish("stop"), End()]
 
 
 def test_nothing_follows_a_failure() -> None:

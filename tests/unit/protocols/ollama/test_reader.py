@@ -109,6 +109,20 @@ def test_an_answer_that_is_none_is_a_failure(context: Callable[..., Request], re
     assert isinstance(read(context(stream=True), body + b"\n")[-1], Failure)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_without_a_message_is_a_failure(context: Callable[..., Request], read: Callable[..., list[Any]], stream: bool) -> None:
+    for members in ({"message": None}, {"response": "a"}, {}):
+        last = read(context(stream=stream), ndjson({"model": "m", "done": True, "done_reason": "stop", **members}))[-1]
+        assert isinstance(last, Failure) and last.message == "The upstream's answer has no message."
+    assert read(context(stream=True), ndjson(line("a"), {"done": True}))[-1] == End()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_calls_in_an_object_instead_of_a_list_are_one_call(context: Callable[..., Request], read: Callable[..., list[Any]], stream: bool) -> None:
+    events = read(context(stream=stream), ndjson(line(tool_calls=CALL, done=True)))
+    assert without_ids(events)[1:] == [(0, "look"), ToolDelta(0, '{"city":"Köln"}'), Finish("tool_calls"), End()]
+
+
 def test_what_stands_behind_the_last_line_is_ignored(context: Callable[..., Request], read: Callable[..., list[Any]]) -> None:
     assert read(context(stream=True), ndjson(line("a"), LAST, line("b"), {"error": "x"}))[-1] == End()
 

@@ -141,6 +141,32 @@ def test_a_response_that_is_not_complete_is_no_clean_end(status: Any) -> None:
         assert isinstance(failure, Failure) and failure.status == 502 and "not complete" in failure.message
 
 
+@pytest.mark.parametrize("output", [[], ["f", "g"]])
+@pytest.mark.parametrize("ends", [True, False])
+def test_another_item_under_an_index_in_use_is_another_item(output: list[str], ends: bool) -> None:
+    items = {name: {"type": "function_call", "id": f"fc_{name}", "call_id": f"c_{name}", "name": name, "arguments": '{"a":1}'} for name in ("f", "g")}
+    events: list[dict[str, Any]] = []
+    for name, item in items.items():
+        events.append({"type": "response.output_item.added", "output_index": 0, "item": item | {"arguments": ""}})
+        events.append({"type": "response.function_call_arguments.delta", "output_index": 0, "delta": '{"a"'} | ({"item_id": f"fc_{name}"} if ends else {}))
+        events.append({"type": "response.function_call_arguments.done", "output_index": 0, "item_id": f"fc_{name}", "arguments": '{"a":1}'})
+        events += [{"type": "response.output_item.done", "output_index": 0, "item": item}] if ends else []
+    final = {"type": "response.completed", "response": {"status": "completed", "output": [items[name] for name in output]}}
+    found = events_without_begin(*events, final)
+    assert [event.name for event in found if isinstance(event, ToolStart)] == ["f", "g"]
+    for index in (0, 1):
+        assert "".join(event.arguments for event in found if isinstance(event, ToolDelta) and event.index == index) == '{"a":1}'
+
+
+def test_a_part_that_only_its_end_contains_is_emitted_once() -> None:
+    added = {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "id": "m", "content": []}}
+    for part, event in (({"type": "output_text", "text": "ab"}, TextDelta("ab")), ({"type": "refusal", "refusal": "no"}, RefusalDelta("no"))):
+        done = {"type": "response.content_part.done", "output_index": 0, "content_index": 0, "item_id": "m", "part": part}
+        ended = {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "id": "m", "content": [part]}}
+        for events in ((added, done), (added, done, ended), (added, done, done)):
+            assert events_without_begin(*events, COMPLETED) == [event, Finish("stop"), End()]
+
+
 def test_null_arguments_become_an_empty_object() -> None:
     arguments = {**ARGUMENTS, "arguments": "null"}
     full = {**BARE, "item": {**BARE["item"], "arguments": "null"}}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.protocols._bounds import Allowance, ResponseTooLarge
+from relayd.protocols._call_arguments import CallArguments
 from relayd.protocols.dialect import run_steps
-from relayd.protocols.openai_chat.call_arguments import CallArguments
 
 
 def fold(*fragments: str, chars: int = 1 << 20) -> str:

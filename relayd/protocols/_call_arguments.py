@@ -22,8 +22,8 @@ from typing import Any
 
 from relayd.protocols import _json
 from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
+from relayd.protocols._continuation import continuation
 from relayd.protocols._tool_arguments import ObjectEndFinder
-from relayd.protocols.openai_chat.continuation import continuation
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import CHUNK_BYTES, Steps
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.protocols._continuation import continuation
 from relayd.protocols.dialect import run_steps
-from relayd.protocols.openai_chat.continuation import continuation
 
 TEXTS = st.text(alphabet='{"\\/aé😀\n', max_size=4)
 VALUES = st.recursive(
