@@ -44,6 +44,7 @@ class _CallbackStream(IOStream):
     on_early_end: Callable[[], None] | None = None  # the client's end of stream has arrived behind unread bytes
     reading_enabled = True
     has_unread_end = False  # from then on
+    is_reset = False
 
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -96,6 +97,7 @@ class _CallbackStream(IOStream):
         if not self.closed():
             with contextlib.suppress(OSError):
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.is_reset = True
             self.close()
 
     def backlog(self) -> int:
@@ -216,6 +218,26 @@ class TlsClientStream(_CallbackStream, SSLIOStream):
         if self.socket is not None:
             self._poller.remove(self.socket.fileno())
         super().close_fd()
+
+    def close(self, exc_info: Any = False) -> None:
+        """Close the stream. A clean end is announced to the client."""
+        if not exc_info and not self.is_reset and not self.closed():
+            self._send_close_notify()
+        super().close(exc_info)
+
+    def end_writing(self) -> None:
+        """Announce the end, and close the sending direction of the connection. The stream can still read."""
+        if not self.closed():
+            self._send_close_notify()
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self.socket, socket.SHUT_WR)  # that of SSLSocket ends decryption
+
+    def _send_close_notify(self) -> None:
+        """Send the alert that tells a complete end from a truncation (RFC 8446 6.1), unless the handshake or earlier
+        bytes are incomplete."""
+        if not self._ssl_accepting and not self._write_buffer:
+            with contextlib.suppress(OSError, ValueError):  # the client's own alert has not arrived
+                self.socket.unwrap()
 
     def handshaking(self) -> bool:
         """True during the TLS handshake."""

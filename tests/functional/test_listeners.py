@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import pytest
 from tests.aids.ports import free_port
 from tests.functional.harness.client import Client, connect
 from tests.functional.harness.faults import until
-from tests.functional.harness.message import request
+from tests.functional.harness.message import PATIENCE_S, Message, request
 from tests.functional.harness.relay import Relay, get
-from tests.functional.harness.upstream import Upstream
+from tests.functional.harness.upstream import Peer, Upstream, saying
 
 
 def make_certificate(folder: Path, name: str, *, signer: str | None = None) -> tuple[str, str]:
@@ -101,7 +102,6 @@ def test_tls_1_1_is_refused(house: Any, upstream: Upstream) -> None:
 
 def test_a_large_answer_passes_over_tls(house: Any, upstream: Upstream) -> None:
     from tests.functional.harness.message import answer
-    from tests.functional.harness.upstream import saying
 
     body = bytes(range(256)) * 20000
     upstream.script = saying(answer(body))
@@ -110,6 +110,47 @@ def test_a_large_answer_passes_over_tls(house: Any, upstream: Upstream) -> None:
         assert client.ask(request(b"/big")).body == body
         upstream.script = lambda peer, message: peer.send(answer(peer.whole(message).body))
         assert client.ask(request(b"/up", method=b"POST", body=body[:1_000_000])).body == body[:1_000_000]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(("data", "last"), [
+    (request(b"/", b"Connection: close"), b"hello"), (request(b"/", version=b"HTTP/1.0"), b"hello"), (b"nonsense\r\n\r\n", b"}"),
+    (request(b"/", b"Content-Length: 9", b"Transfer-Encoding: chunked", method=b"POST") + b"abc", b"}"),
+], ids=["close", "until close", "refused", "refused with a body"])  # fmt: skip
+def test_a_clean_end_of_a_tls_connection_is_announced(data: bytes, last: bytes, version: ssl.TLSVersion, house: Any, upstream: Upstream) -> None:
+    """RFC 8446 6.1: without close_notify a client cannot distinguish it from a truncation."""
+    upstream.script = saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+    _, _, ports, certs = house
+    context = trusting(certs[0][0])
+    context.maximum_version = version
+    with connect(("127.0.0.1", ports["tls"])) as plain, context.wrap_socket(plain, server_hostname="one.test", suppress_ragged_eofs=False) as sock:
+        sock.sendall(data)
+        received = b""
+        while piece := sock.recv(65536):  # raises an error at an end that is not announced
+            received += piece
+        assert last in received, received
+
+
+def test_a_response_that_breaks_off_ends_without_an_announcement(house: Any, upstream: Upstream) -> None:
+    arrived = threading.Event()
+
+    def script(peer: Peer, message: Message) -> None:
+        peer.whole(message)
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        arrived.wait(PATIENCE_S)
+        peer.close()
+
+    upstream.script = script
+    _, _, ports, certs = house
+    with connect(("127.0.0.1", ports["tls"])) as plain, trusting(certs[0][0]).wrap_socket(plain, server_hostname="one.test", suppress_ragged_eofs=False) as sock:
+        sock.sendall(request(b"/", version=b"HTTP/1.0"))
+        received = b""
+        while b"hello" not in received:
+            received += sock.recv(65536)
+        arrived.set()
+        with pytest.raises(OSError):
+            while sock.recv(65536):
+                pass
 
 
 def test_plain_http_on_the_tls_port_and_silence_are_let_go(house: Any, upstream: Upstream) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tornado.ioloop import IOLoop
+from tornado.iostream import _StreamBuffer
 
 from relayd.server.read_poller import ReadPoller
 from relayd.server.stream import READS, RECORD, RECORDS, ClientStream, TlsClientStream
@@ -224,3 +227,28 @@ def test_a_pause_within_the_callback_of_a_tls_stream_stops_delivery() -> None:
     stream.on_bytes = pause
     stream.receive()
     assert len(stream.received) == 1
+
+
+@pytest.mark.parametrize("ending", ["close", "end_writing", "reset", "failed", "unwritten"])
+async def test_only_a_clean_end_of_a_tls_stream_is_announced(ending: str) -> None:
+    class Socket(socket.socket):
+        alerts = 0
+
+        def unwrap(self) -> None:
+            self.alerts += 1
+            raise ssl.SSLWantReadError
+
+    mine, theirs = socket.socketpair()
+    sock = Socket(fileno=mine.detach())
+    sock.setblocking(False)
+    stream = TlsClientStream(sock, ReadPoller(IOLoop.current(), lambda: None))
+    stream._ssl_accepting = False  # after the handshake
+    if ending == "unwritten":
+        stream._write_buffer = _StreamBuffer()
+        stream._write_buffer.append(b"x")
+    endings: dict[str, Callable[[], None]] = {"end_writing": stream.end_writing, "reset": stream.reset, "failed": partial(stream.close, OSError())}
+    endings.get(ending, stream.close)()
+    assert sock.alerts == (ending in ("close", "end_writing"))
+    assert theirs.recv(9) == b"" or ending == "reset"
+    stream.close()
+    theirs.close()
