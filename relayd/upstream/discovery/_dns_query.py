@@ -30,6 +30,7 @@ def missing() -> str:
     """The fault of a configuration that needs the library, empty if it is installed."""
     if not registry.is_installed("dns"):  # Suggests: of the package
         return "needs the Python package dnspython, which is not installed (apt install python3-dnspython)"
+    _client()  # while the file is read, not in a turn of the event loop
     return ""
 
 

@@ -472,7 +472,6 @@ def _no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
-    gc.unfreeze()
     logging.disable(logging.NOTSET)
 
 
