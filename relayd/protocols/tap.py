@@ -30,6 +30,9 @@ MAX_INFLATED_BYTES = 1024 * 1024  # from one piece of about 16 KiB; a larger out
 _WHITESPACE = rb"[ \t\r\n]*"
 _LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"  # an object with at most two levels inside
 _STRING = rb'"([^"\\]{1,256})"'
+# A member or a value of this name that may be an error: `"error": {...}`, `"type": "error"`, `"finish_reason": "error"`.
+_ERROR = rb'error"(?!' + _WHITESPACE + b":" + _WHITESPACE + b"null)"
+_find_error = re.compile(b'"' + _ERROR).search
 
 
 class Observed(NamedTuple):
@@ -51,7 +54,7 @@ class _Patterns:
         usage, finish, model = (b'"%b"' % key.encode() for key in (tap.usage_key, tap.finish_key, tap.model_key))
         colon = _WHITESPACE + b":" + _WHITESPACE
         values = b"(?:" + b"|".join(value.encode() for value in tap.finish_values) + b')"' if tap.finish_values else b""
-        # Usage or a finish reason with a value. Most pieces of a stream have neither, or have null.
+        # Usage or a finish reason with a value, or an error. Most pieces of a stream have none of them, or have null.
         self.facts = _with_value(tap.usage_key, tap.finish_key)
         self.facts_or_model = _with_value(tap.usage_key, tap.finish_key, tap.model_key)
         self.usage = re.compile(usage + colon + (rb"\{" if tap.usage_is_object else b""))
@@ -66,9 +69,9 @@ class _Patterns:
 
 
 def _with_value(*keys: str) -> re.Pattern[bytes]:
-    """Matches a member with one of these names and a value other than null."""
+    """Matches a member with one of these names and a value other than null, and what may be an error."""
     names = b"|".join(key.encode() for key in keys)
-    return re.compile(b'"(?:' + names + b')"' + _WHITESPACE + b":(?!" + _WHITESPACE + b"null)")
+    return re.compile(b'"(?:(?:' + names + b')"' + _WHITESPACE + b":(?!" + _WHITESPACE + b"null)|" + _ERROR + b")")
 
 
 _patterns = functools.cache(_Patterns)
@@ -78,8 +81,8 @@ class Tap:
     """Taps one response in this format; owned by the exchange."""
 
     __slots__ = (
-        "_buffer", "_finish_frames", "_format", "_inflater", "_is_plain", "_is_plain_sse", "_is_unreadable",
-        "_model_frames", "_observed", "_patterns", "_prefix", "_size", "_usage_frames",
+        "_buffer", "_error_frames", "_finish_frames", "_format", "_inflater", "_is_plain", "_is_plain_sse",
+        "_is_unreadable", "_model_frames", "_observed", "_patterns", "_prefix", "_size", "_usage_frames",
     )  # fmt: skip
 
     def __init__(self, tap_format: TapFormat, content_encoding: str = "") -> None:
@@ -90,6 +93,7 @@ class Tap:
         self._is_plain_sse = False  # server-sent events without a content coding
         self._model_frames = b""  # the frames with the model and Anthropic's input tokens
         self._usage_frames = self._finish_frames = b""  # the last frames with these members
+        self._error_frames = b""  # the last frames that may report an error
         self._prefix = b""
         self._observed: Observed | None = None
         coding = content_encoding.strip().lower()
@@ -131,6 +135,16 @@ class Tap:
         if self._observed is None:
             self._observed = self._read()
         return self._observed
+
+    @property
+    def possible_failure(self) -> tuple[bytes, bool]:
+        """What may report a failure: the last frames of a stream that do, or a small plain body, and True for frames.
+        Empty if nothing does."""
+        if not self._is_plain:
+            rest = bytes(self._buffer)  # the last frame may lack its blank line
+            return (self._error_frames if _find_error(rest) is None else rest + b"\n\n"), True
+        is_whole = self._size <= MAX_PLAIN_BYTES
+        return (bytes(self._buffer) if is_whole and _find_error(self._buffer) is not None else b""), False
 
     # ---- bytes
 
@@ -196,6 +210,8 @@ class Tap:
             self._usage_frames = frames
         if patterns.finish.search(frames) is not None:
             self._finish_frames = frames
+        if _find_error(frames) is not None:
+            self._error_frames = frames
 
     def _frames_end(self, data: bytes | bytearray, known: int) -> int:
         if self._format.is_ndjson:
@@ -305,6 +321,11 @@ def observe_body(tap_format: TapFormat, body: bytes) -> Observed:
     tap = Tap(tap_format)
     tap.observe(body)
     return tap.observed
+
+
+def may_report_failure(body: bytes) -> bool:
+    """True if a complete plain body must be read to know whether it reports a failure."""
+    return len(body) <= MAX_PLAIN_BYTES and _find_error(body) is not None
 
 
 class _Inflater:

@@ -69,7 +69,7 @@ class Attempt:
     __slots__ = (
         "_ai_request", "_body", "_buffered_bytes", "_canonical", "_client_key", "_error_body", "_filters",
         "_last_progress_s", "_new_connection", "_owner", "_state", "_unacknowledged", "_upload_abandoned",
-        "classification", "keepalive", "lease", "may_retry", "response", "slot", "started_s", "target", "translated",
+        "classification", "keepalive", "lease", "may_retry", "reported", "response", "slot", "started_s", "target", "translated",
         "writer",
     )
 
@@ -95,6 +95,7 @@ class Attempt:
         self.slot: Slot | None = None
         self.response: ResponseHead | None = None
         self.classification: Classification | None = None
+        self.reported: ExchangeError | None = None  # of a complete response, which has told the client itself
         self.started_s = self._last_progress_s = clock.monotonic()
 
     def start(
@@ -329,9 +330,18 @@ class Attempt:
             self._owner.attempt_begins_response(self, head)
             if not writer.started:
                 writer.head(head)
-        self._release(GOOD if response.status < 400 else self._classify("", response))
+        self._release(self._classify_complete(response))
         writer.end(data, trailers)
         self._owner.attempt_completed(self)
+
+    def _classify_complete(self, response: ResponseHead) -> Classification:
+        failure = next((found for one in self._filters if (found := one.reported_failure()) is not None), None)
+        if failure is None:
+            return GOOD if response.status < 400 else self._classify("", response)
+        if (keys := self.lease.endpoint.key_filter) is not None:
+            failure = redact_keys(keys, failure)
+        self.reported = fault_of(failure)
+        return classify_failure(self.lease, failure, client_key=self._client_key, in_stream=True)
 
     # ---- error responses
 

@@ -266,6 +266,8 @@ class Exchange:
             return
         if not self.client_detached:
             self.record.phase, self.record.ended_by = "transfer", "upstream"
+            if (fault := attempt.reported) is not None:
+                self.record.code, self.record.detail = fault.kind.code, fault.detail
         self._end()
         self.writer.close()
 

@@ -153,6 +153,10 @@ def test_a_stream_that_breaks_after_the_first_words_ends_broken(front: FullFront
     if front.name == back and (breaks != "cut" or front.name == "openai_responses"):
         assert not whole(front, message.body)  # byte for byte as it came
         assert breaks != "cut" or (b"event: error" in message.body and not message.complete)
+        if breaks == "error":
+            record = running.relay.record(id=(message.get("x-request-id") or b"").decode())
+            assert (record["code"], record["outcome"]) == ("upstream_failed", "upstream.transfer"), record
+            assert "The flux is not aligned." in record["detail"]
         return
     heard = front.cut(message.body)
     assert heard.text == "Half a sentence" and heard.failed

@@ -39,5 +39,9 @@ class Filter:
         """A line for the trailer of the response, with its line end; empty without one. Called after `finish`."""
         return b""
 
+    def reported_failure(self) -> Failure | None:
+        """The failure that the complete response has reported to the client itself. Called after `finish`."""
+        return None
+
     def account(self, record: Record) -> None:
         """Add the filter's results to the record."""

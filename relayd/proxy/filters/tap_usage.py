@@ -1,4 +1,5 @@
-"""Reads tokens, model and finish reason from a copy of a passthrough body; never changes or delays a byte."""
+"""Reads tokens, model, finish reason and a reported failure from a copy of a passthrough body; never changes or delays
+a byte."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Callable
 
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import TapFormat
-from relayd.protocols.tap import Tap, observe_body
+from relayd.protocols.reported_failure import reported_failure
+from relayd.protocols.tap import Tap, may_report_failure, observe_body
 from relayd.proxy.account import record_observed
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.filter import Filter
@@ -59,6 +61,19 @@ class TapUsage(Filter):
         if not self._delimited and tap is not None and b"[DONE]" not in self._tail[-64:] and not tap.observed.finish:
             self.failure = Failure(502, "the stream ended without its final event", code="upstream_cut")
         return b""
+
+    def reported_failure(self) -> Failure | None:
+        """The error of a body or of a frame, which the client has got as it is."""
+        if self._response.status >= 400:
+            return None
+        tap = self._tap
+        if tap is None:
+            if not may_report_failure(self._whole_body):
+                return None
+            tap = Tap(self._format)
+            tap.observe(self._whole_body)
+        data, is_stream = tap.possible_failure
+        return reported_failure(self._ai_request.dialect, data, stream=is_stream) if data else None
 
     def account(self, record: Record) -> None:
         """Record tokens, finish reason and the model that served."""

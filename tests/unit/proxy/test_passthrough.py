@@ -262,3 +262,32 @@ async def test_a_request_is_let_go_while_its_answer_lasts(tmp_path: Path, path: 
         assert held < 1_600_000, "one copy is the scripted endpoint's own"
         events[1].set()
         await harness.accounted(1)
+
+
+ERROR = {"message": "no slot with sk-key-of-a-0123", "code": 503}
+IN_A_CHOICE = {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": ERROR}]}
+
+
+@pytest.mark.parametrize("told", [IN_A_CHOICE, {"error": ERROR}], ids=["in a choice", "alone"])
+async def test_an_error_in_a_stream_that_passes_is_a_failure_and_its_bytes_are_the_same(tmp_path: Path, told: Any) -> None:
+    frames = delta(content="hel") + b"data: " + json.dumps(told).encode() + b"\n\n" + DONE
+    key = tmp_path / "key"
+    key.write_text("sk-key-of-a-0123")
+    key.chmod(0o600)
+    more = f"auth: {{bearer: {{file: {key}}}}}, breaker: {{failures: 1}}"
+    async with running(tmp_path, ScriptedEndpoints(a=STREAM + frames), whole=whole(a=more)) as harness:
+        head, body = await harness.ask(asking(stream=True))
+        assert status_of(head) == 200 and frames in body and body.endswith(DONE)
+        (record,) = await harness.accounted(1)
+        assert (record.outcome, record.code, record.detail) == ("upstream.transfer", "upstream_failed", "no slot with ***")
+        head, body = await harness.ask(asking(stream=True))
+        assert status_of(head) == 503, "the failure has opened the breaker"
+
+
+async def test_an_error_in_a_plain_body_that_passes_is_a_failure(tmp_path: Path) -> None:
+    body = json.dumps({"error": ERROR}).encode()
+    async with running(tmp_path, ScriptedEndpoints(a=http(200, body)), whole=whole()) as harness:
+        head, got = await harness.ask(asking())
+        assert status_of(head) == 200 and got == body
+        (record,) = await harness.accounted(1)
+        assert (record.outcome, record.code) == ("upstream.transfer", "upstream_failed")
