@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from relayd.cli.output import amount, plain
+from relayd.cli.output import amount, json_text, plain
 
 Document = dict[str, Any]
 MOST_DECODED = 64 << 20  # bytes of a decompressed body
@@ -100,7 +100,7 @@ def _pretty(text: str) -> str:
     if text[:1] not in "{[":
         return text
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        return json_text(json.loads(text), indent=2)
     except (ValueError, RecursionError):
         return text
 

@@ -5,6 +5,7 @@ Colours are used only on a terminal, and never if NO_COLOR is set (no-color.org)
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 
 CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 PAINT = re.compile("\033\\[[0-9;]*m")
+UNPRINTABLE = re.compile("[^\n -~]+")  # outside of ASCII; the encoder has escaped control characters below it
 
 
 def out(text: str) -> None:
@@ -50,6 +52,19 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else " " if one.isspace() and one > "\x9f" else "?" for one in text)
+
+
+def json_text(value: object, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """A value as JSON. In its texts, what `plain` replaces is escaped, so that the value is kept and a terminal does
+    not act on it."""
+    text = json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False)
+    return text if text.isprintable() else UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return "".join(
+        one if one.isprintable() else "\\u007f" if one == "\x7f" else json.dumps(one)[1:-1] for one in found[0]
+    )
 
 
 def span(seconds: float) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relayd.cli.captured import Document, field, fields_of, plain_body
-from relayd.cli.output import paint, plain
+from relayd.cli.output import json_text, paint, plain
 from relayd.protocols import registry
 from relayd.protocols.canon import (
     Event,
@@ -126,7 +126,7 @@ def content_lines(message: Document, dialect: str) -> list[str]:
         if found is not None:
             return found
     try:
-        return json.dumps(json.loads(data), indent=2, ensure_ascii=False, sort_keys=True).split("\n")
+        return json_text(json.loads(data), indent=2, sort_keys=True).split("\n")
     except (ValueError, RecursionError):
         pass
     try:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from relayd.cli.admin_client import Unreachable, add_socket_options, seconds, send_request
-from relayd.cli.output import PAINT, err, out, paint, width
+from relayd.cli.output import PAINT, err, json_text, out, paint, width
 
 HOME, CLEAR_LINE, CLEAR_REST = "\033[H", "\033[K", "\033[J"
 DEFAULT_INTERVAL = "2s"
@@ -46,7 +46,7 @@ def show(arguments: argparse.Namespace, page: str, lines: Lines) -> int:
         err(f"relayd: nothing to show: {failed}")
         return 1
     if arguments.watch is None:
-        for line in [json.dumps(data, indent=2, ensure_ascii=False)] if arguments.json else lines(data):
+        for line in [json_text(data, indent=2)] if arguments.json else lines(data):
             out(line)
         return os.EX_OK
     try:
@@ -63,7 +63,7 @@ def watch(
     redrawn = sys.stdout.isatty() and not arguments.json
     while True:
         if arguments.json:
-            screen = [json.dumps(data, ensure_ascii=False)]
+            screen = [json_text(data)]
         else:
             screen = list(lines(data))
         if redrawn:

@@ -30,7 +30,7 @@ MAX_INFLATED_BYTES = 1024 * 1024  # from one piece of about 16 KiB; a larger out
 _WHITESPACE = rb"[ \t\r\n]*"
 _LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"  # an object with at most two levels inside
 _STRING = rb'"([^"\\]{1,256})"'
-# A member or a value of this name that may be an error: `"error": {...}`, `"type": "error"`, `"finish_reason": "error"`.
+# A member or a value with this text may be an error: `"error": {...}`, `"type": "error"`, `"finish_reason": "error"`.
 _ERROR = rb'error"(?!' + _WHITESPACE + b":" + _WHITESPACE + b"null)"
 _find_error = re.compile(b'"' + _ERROR).search
 

@@ -69,8 +69,8 @@ class Attempt:
     __slots__ = (
         "_ai_request", "_body", "_buffered_bytes", "_canonical", "_client_key", "_error_body", "_filters",
         "_last_progress_s", "_new_connection", "_owner", "_state", "_unacknowledged", "_upload_abandoned",
-        "classification", "keepalive", "lease", "may_retry", "reported", "response", "slot", "started_s", "target", "translated",
-        "writer",
+        "classification", "keepalive", "lease", "may_retry", "reported", "response", "slot", "started_s", "target",
+        "translated", "writer",
     )
 
     def __init__(

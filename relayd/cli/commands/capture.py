@@ -24,7 +24,7 @@ from relayd.cli.action import post, request
 from relayd.cli.admin_client import Unreachable, add_socket_options, seconds
 from relayd.cli.capture_stream import NotStarted, events
 from relayd.cli.captured import lines, summary_row
-from relayd.cli.output import amount, err, out, paint, plain, span, table
+from relayd.cli.output import amount, err, json_text, out, paint, plain, span, table
 from relayd.cli.record_filter import add_filter_options
 from relayd.schema.units import parse_size
 from relayd.telemetry.record_filter import NAMED
@@ -112,7 +112,7 @@ def start(arguments: argparse.Namespace) -> int:
                 err(f"relayd capture: capturing for {span(event['for_s'])}; Ctrl-C ends it")
             elif event["event"] == "captured":
                 count += 1
-                out(json.dumps(event, ensure_ascii=False) if arguments.json else line(event))
+                out(json_text(event) if arguments.json else line(event))
                 sys.stdout.flush()
             elif event["event"] == "capture_ended":
                 ended = event
@@ -146,7 +146,7 @@ def list_all(arguments: argparse.Namespace) -> int:
     if data is None:
         return 1
     if arguments.json:
-        out(json.dumps(data, indent=2, ensure_ascii=False))
+        out(json_text(data, indent=2))
         return os.EX_OK
     if data["is_on"]:
         out(f"a capture is on and ends in {span(data['ends_in_s'])} at the latest")
@@ -166,7 +166,7 @@ def show(arguments: argparse.Namespace) -> int:
     if document is None:
         return 1
     if arguments.json:
-        out(json.dumps(document, indent=2, ensure_ascii=False))
+        out(json_text(document, indent=2))
         return os.EX_OK
     for text in lines(document, raw=arguments.raw):
         out(text)
@@ -187,7 +187,7 @@ def export(arguments: argparse.Namespace) -> int:
         if document is None:
             return 1
         documents.append(document)
-    text = json.dumps(har.archive(documents), indent=1, ensure_ascii=False)
+    text = json_text(har.archive(documents), indent=1)
     if not arguments.output:
         out(text)
         return os.EX_OK

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from relayd.cli.admin_client import add_socket_options, seconds
 from relayd.cli.config_file import config_file
 from relayd.cli.diagnosis import COLOURS, FAILURE, LEVELS, WARNING, Finding, masked, worst
 from relayd.cli.doctor.examination import CHECKS, Context, Result, all_checks, examine
-from relayd.cli.output import err, out, paint
+from relayd.cli.output import err, json_text, out, paint
 from relayd.cli.service_environment import as_installed
 from relayd.config.load import Loaded, load
 from relayd.daemon.admin_socket_path import DEFAULT_FILE
@@ -129,12 +128,12 @@ def counted(found: list[Finding]) -> list[tuple[str, int]]:
 def as_json(results: list[Result]) -> str:
     """All results as JSON."""
     found = [finding for result in results for finding in result.findings]
-    return json.dumps({
+    return json_text({
         "ok": worst(found) != FAILURE, "counts": dict(counted(found)), "checks": [
             {"check": one.check, "took_s": round(one.took_s, 3), "findings": list(map(_plain, one.findings))}
             for one in results
         ],
-    }, indent=2, ensure_ascii=False)  # fmt: skip
+    }, indent=2)  # fmt: skip
 
 
 def _plain(finding: Finding) -> dict[str, object]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from relayd.cli.admin_client import seconds
 from relayd.cli.config_file import add_config_option, config_file, show
 from relayd.cli.diagnosis import COLOURS, FAILURE, Finding, chain_of, diagnose, masked
-from relayd.cli.output import err, out, paint, plain
+from relayd.cli.output import err, json_text, out, paint, plain
 from relayd.cli.service_environment import as_installed
 from relayd.cli.upstream_inspection import Inspected, inspect_upstreams, specs_of
 from relayd.config.load import load
@@ -66,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     reports = [(spec, [one.found for one in inspected if one.spec is spec]) for spec in specs]
     if arguments.json:
         data = {"upstreams": [description(spec, found) for spec, found in reports]}
-        out(masked(json.dumps(data, indent=2, ensure_ascii=False), secrets))
+        out(masked(json_text(data, indent=2), secrets))
     else:
         for number, (spec, found) in enumerate(reports):
             out(masked("\n".join([""] * bool(number) + list(lines(spec, found))), secrets))

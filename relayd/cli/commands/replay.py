@@ -11,13 +11,12 @@ Exit codes: 0 the response is the same, 1 it differs, 2 it could not be sent or 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
 from relayd.cli.action import post, request
 from relayd.cli.admin_client import add_socket_options, seconds
 from relayd.cli.captured import Document, lines
-from relayd.cli.output import err, out, plain
+from relayd.cli.output import err, json_text, out, plain
 from relayd.cli.replay_difference import Difference
 
 HELP = "send a captured request again, and show how the response differs"
@@ -46,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     difference = Difference(original, replayed)
     if arguments.json:
         shown = {"difference": difference.describe(), "not_comparable": difference.incomplete, "replayed": replayed}
-        out(json.dumps(shown, indent=2, ensure_ascii=False))
+        out(json_text(shown, indent=2))
     else:
         for line in difference.lines():
             out(line)
@@ -66,7 +65,7 @@ def dry_run(arguments: argparse.Namespace, asked: Document) -> int:
     if found is None:
         return NOT_DONE
     if arguments.json:
-        out(json.dumps(found, indent=2, ensure_ascii=False))
+        out(json_text(found, indent=2))
         return os.EX_OK
     as_model = f", as model {plain(found['model'])}" if found["model"] else ""
     out(f"to upstream {plain(found['upstream'])}{as_model}, as from a client:")

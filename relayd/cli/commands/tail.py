@@ -10,7 +10,6 @@ Exit codes: 0 ended by the user or by --count, 1 no source of records, 2 wrong u
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,7 @@ import threading
 from collections.abc import Iterator
 
 from relayd.cli.admin_client import Unreachable, add_socket_options
-from relayd.cli.output import amount, err, out, paint, plain
+from relayd.cli.output import amount, err, json_text, out, paint, plain
 from relayd.cli.record_filter import add_filter_options, filter_of
 from relayd.cli.record_sources import from_file, from_journal, from_socket
 from relayd.cli.service_environment import SERVICE
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         for record in records(arguments):
             if not accepts(record):
                 continue
-            out(json.dumps(record, ensure_ascii=False) if arguments.json else line(record))
+            out(json_text(record) if arguments.json else line(record))
             sys.stdout.flush()
             if left is not None and (left := left - 1) <= 0:
                 break

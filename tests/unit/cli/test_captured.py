@@ -71,3 +71,8 @@ def test_an_exchange_is_shown_without_control_characters() -> None:
     text = "\n".join(lines(document))
     assert "\033" not in text and "client_gone" in text and "<< 103 (interim)" in text and "<< no response" in text
     assert "(the client's body, as it arrived)" in text and "no response was sent to the client" in text and ", translated" in text
+
+
+def test_escapes_in_json_do_not_become_control_characters() -> None:
+    found = list(body_lines(message(b'{"a": "\\u009b31m\\u202eX\\ud800"}')))
+    assert found == ["{", '  "a": "\\u009b31m\\u202eX\\ud800"', "}"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
-from relayd.cli.output import amount, err, file_fault, out, paint, plain, span, table
+from relayd.cli.output import amount, err, file_fault, json_text, out, paint, plain, span, table
 
 
 class Terminal(io.StringIO):
@@ -65,3 +66,12 @@ def test_a_fault_of_a_file_is_shown_with_its_cure() -> None:
     assert file_fault(OSError(13, "Permission denied", "/f")) == (
         "/f: Permission denied; do this as root or as the user of the service"
     )
+
+
+def test_json_shows_texts_as_they_are_and_escapes_what_a_terminal_would_act_on() -> None:
+    value = {"名": "é\x1b[31m \x9b31m \x7f \u202e \u200b \ud800 \U000e0001 \U0001f469"}
+    for indent in (None, 2):
+        text = json_text(value, indent=indent)
+        assert text.replace("\n", "").isprintable() and "名" in text and "é" in text and "\U0001f469" in text
+        assert json.loads(text) == value
+    assert json_text({"b": 1, "a": 2}, sort_keys=True) == '{"a": 2, "b": 1}'
