@@ -73,10 +73,11 @@ def body_lines(message: Document) -> Iterator[str]:
         return
     data, is_plain = plain_body(message)
     text = _text(data) if is_plain else None
-    if body["masked"]:
+    if body["masked"] and missing < size:
         yield "# A key was replaced by *** in this body."
     if missing == size:
-        yield f"# A body of {size} bytes, which was not kept."
+        why = " because of a key, or because relayd cannot decode it to look for keys" if body["masked"] else ""
+        yield f"# A body of {size} bytes, which was not kept{why}."
         return
     if text is None:
         yield f"# A body of {size} bytes that is no text" + (f", of which {missing} are not kept." if missing else ".")

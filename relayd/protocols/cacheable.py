@@ -43,7 +43,7 @@ class CacheRules:
         get it, who could not refer to what the provider has stored with it."""
         if self.samples and members.get(self.samples) not in (None, 1):
             return "samples"
-        if any(members.get(name) for name in self.state):
+        if any(is_present(members.get(name)) for name in self.state):
             return "stored_state"
         if self.items and refers_to_stored(members.get(self.items)):
             return "stored_state"
@@ -57,10 +57,17 @@ class CacheRules:
         return "server_tools" if runs_tools(members.get("tools")) else ""
 
 
+def is_present(value: object) -> bool:
+    """True if a member asks for something; an empty object does, as in `web_search_options: {}`."""
+    return value is not None and value is not False and value not in ("", [])
+
+
 def refers_to_stored(items: object) -> bool:
-    """True if an item of a list is only a reference to a stored one."""
+    """True if an item of a list is only a reference to a stored one, whose type may be absent."""
     return isinstance(items, list) and any(
-        isinstance(one, dict) and one.get("type") == "item_reference" for one in items
+        isinstance(one, dict) and (
+            one.get("type") == "item_reference" or ("id" in one and "role" not in one and one.get("type") is None)
+        ) for one in items
     )
 
 

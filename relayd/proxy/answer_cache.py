@@ -140,9 +140,10 @@ class Lookup:
             return
         if found is None:
             return
-        age_s = max(0.0, clock.wall() - found.stored_s)
-        left_s = use.policy.ttl_s - age_s
-        if left_s <= 0:
+        since_s, ttl_s = clock.wall() - found.stored_s, use.policy.ttl_s
+        age_s = max(0.0, since_s)
+        left_s = ttl_s - age_s
+        if left_s <= 0 or since_s < -ttl_s:  # stored in the future: the clock was set back
             use.forwarded = "stale"
             self.space.delete(use.entry_key)
         elif use.control.accepts(age_s, left_s):

@@ -2,9 +2,9 @@
 
 1. Fields and parameters with secret names are masked as in logs (wire/redact), as are those in which the configuration
    puts keys.
-2. The keys of all upstreams, and the values of the client's secret fields and parameters, are masked wherever their
-   text stands: in all heads and bodies, as in responses (wire/key_filter).
-3. Otherwise a body is kept as it is. It may contain personal data.
+2. The keys of all upstreams, and the values of the client's secret fields, cookies and parameters, are masked wherever
+   their text stands: in all heads and bodies, as in responses (wire/key_filter).
+3. Credentials in a body are masked by their names (body_masking). Otherwise it is kept as it is, with personal data.
 
 The work is done in steps, because bodies may be large.
 """
@@ -13,18 +13,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from urllib.parse import unquote_to_bytes
 
 from relayd.plan.plan import Plan
-from relayd.proxy.captured import EDGE_BYTES, BodyCopy, CapturedAttempt, CapturedExchange
+from relayd.proxy.body_masking import mask_body_steps
+from relayd.proxy.captured import BodyCopy, CapturedAttempt, CapturedExchange
 from relayd.upstream.endpoint import filter_of
 from relayd.wire.headers import CREDENTIALS, name_of
 from relayd.wire.json_steps import Steps
 from relayd.wire.key_filter import KeyFilter
-from relayd.wire.redact import SECRET_FIELDS, is_secret_name, mask_fields, mask_path, mask_query
+from relayd.wire.redact import (
+    SECRET_FIELDS,
+    SUBPROTOCOLS,
+    is_secret_name,
+    key_in_subprotocol,
+    mask_fields,
+    mask_path,
+    mask_query,
+)
 
-BLOCK_BYTES = 16 * 1024
-MAX_SECRETS, MAX_SECRET_BYTES = 8, 4096  # of one client request
-_PARAMETER = re.compile(rb"[?&]([^=&]+)=([^&]*)")
+MAX_SECRETS = 64  # of one client request; of one with more, no body is kept
+MIN_COOKIE_BYTES = 16  # a shorter cookie is a setting rather than a key, unless it has a secret name
+_PARAMETER = re.compile(rb"[?&;/]([^=?&;/]+)=")
 
 
 class Masks:
@@ -59,19 +69,39 @@ class Masks:
 
 
 def secrets_of(captured: CapturedExchange, masks: Masks) -> tuple[str, ...]:
-    """The values of the client's secret fields and parameters."""
+    """The values of the client's secret fields, cookies and parameters."""
     found: dict[str, None] = {}
     for line in captured.fields:
         name, value = name_of(line).decode("latin-1"), line.partition(b":")[2].strip()
-        if 0 < len(value) <= MAX_SECRET_BYTES and (
-            name in SECRET_FIELDS or name in masks.fields or is_secret_name(name)
-        ):
+        if name == "cookie":
+            found |= dict.fromkeys(_text_of(one) for one in _cookies(value))
+        elif name == SUBPROTOCOLS:
+            found |= dict.fromkeys(_text_of(key) for one in value.split(b",") if (key := key_in_subprotocol(one)))
+        elif value and (name in SECRET_FIELDS or name in masks.fields or is_secret_name(name)):
             found[_text_of(value)] = None
-    for parameter in _PARAMETER.finditer(captured.target):
-        name = parameter[1].decode("latin-1")
-        if is_secret_name(name) and 0 < len(parameter[2]) <= MAX_SECRET_BYTES:
-            found[_text_of(parameter[2])] = None
-    return tuple(found)[:MAX_SECRETS]
+    found |= dict.fromkeys(_text_of(one) for one in _parameters(captured.target, masks) if one)
+    return tuple(found)
+
+
+def _cookies(value: bytes) -> Iterator[bytes]:
+    """The values of the cookies that may be keys."""
+    for pair in value.split(b";"):
+        name, _, text = pair.strip().partition(b"=")
+        text = text.strip(b'"')
+        if len(text) >= MIN_COOKIE_BYTES or (text and is_secret_name(name.decode("latin-1"))):
+            yield text
+
+
+def _parameters(target: bytes, masks: Masks) -> Iterator[bytes]:
+    """The values of the secret parameters of the path and of the query, as they are and decoded."""
+    path_end = (target + b"?").index(b"?")
+    for found in _PARAMETER.finditer(target):
+        name = found[1].decode("latin-1")
+        if is_secret_name(name) or name.lower().replace("-", "_") in masks.parameters:
+            value = target[found.end():].split(b"&")[0] if found.start() >= path_end else (
+                target[found.end():path_end].split(b"/")[0])
+            for one in dict.fromkeys((value, value.split(b";")[0])):
+                yield from (one, unquote_to_bytes(one), unquote_to_bytes(one.replace(b"+", b" ")))
 
 
 def _text_of(secret: bytes) -> str:
@@ -84,11 +114,14 @@ def _text_of(secret: bytes) -> str:
 
 def mask_steps(captured: CapturedExchange, masks: Masks) -> Steps[None]:
     """Mask an exchange that has ended."""
-    secrets = secrets_of(captured, masks)
-    filters = list(masks.filters)
-    for one in secrets:
-        filters.append(KeyFilter([("header", "", one)]))
-        yield
+    secrets, filters = secrets_of(captured, masks), list(masks.filters)
+    if len(secrets) > MAX_SECRETS:
+        for body in captured.bodies():
+            body.drop_content()
+            body.is_masked = True
+    longest = max(map(len, secrets), default=0)
+    filters.append(KeyFilter((("header", "", one) for one in secrets[:MAX_SECRETS]), lazy=True))
+    yield
     captured.target = masks.target(captured.target, filters)
     captured.fields = masks.lines(captured.fields, filters)
     yield
@@ -100,9 +133,18 @@ def mask_steps(captured: CapturedExchange, masks: Masks) -> Steps[None]:
     for attempt in captured.attempts:
         yield
         _mask_attempt(attempt, masks, filters)
-    for body in captured.bodies():
-        yield from mask_body_steps(body, filters)
+    for body, lines in _bodies(captured):
+        yield from mask_body_steps(body, filters, lines, longest)
     captured.record = {name: _text(value, filters) for name, value in captured.record.items()}
+
+
+def _bodies(captured: CapturedExchange) -> Iterator[tuple[BodyCopy, list[bytes]]]:
+    """All bodies, with the fields of their messages."""
+    for message in (captured, captured.response):
+        yield message.body, message.fields
+    for attempt in captured.attempts:
+        yield attempt.body, attempt.fields
+        yield attempt.response.body, attempt.response.fields
 
 
 def _mask_attempt(attempt: CapturedAttempt, masks: Masks, filters: list[KeyFilter]) -> None:
@@ -122,35 +164,3 @@ def _text(value: object, filters: list[KeyFilter]) -> object:
     for one in filters:
         value = one.text(value)
     return value
-
-
-def mask_body_steps(body: BodyCopy, filters: list[KeyFilter]) -> Steps[None]:
-    """Mask the keys in a body, then drop what is kept behind the cuts."""
-    for part in (body.head, body.tail):
-        for one in filters:
-            yield
-            runs = yield from _runs_with_key_steps(bytes(part), one)
-            for start, end in reversed(runs):
-                part[start:end] = one.body(bytes(part[start:end]))
-                body.is_masked = True
-                yield
-    body.cut_edges()
-
-
-def _runs_with_key_steps(data: bytes, keys: KeyFilter) -> Steps[list[tuple[int, int]]]:
-    """The parts of the data that contain keys, each of them a number of whole blocks. A key on the border of two blocks
-    is found in both, so that it is within one part."""
-    runs: list[tuple[int, int]] = []
-    for start, end in _blocks(len(data)):
-        if keys.holds(data[max(0, start - EDGE_BYTES): end + EDGE_BYTES]):
-            if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], end)
-            else:
-                runs.append((start, end))
-        yield
-    return runs
-
-
-def _blocks(size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, size, BLOCK_BYTES):
-        yield start, min(size, start + BLOCK_BYTES)

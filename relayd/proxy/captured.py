@@ -53,7 +53,8 @@ class Allowance:
 class BodyCopy:
     """A copy of a body: its beginning, and its end if it is long. `size` are the bytes of the body itself, `missing`
     those of them that are not kept. `times` and `sizes` are those of its pieces; the last one also counts the pieces
-    beyond MAX_PIECES (`uncounted`). `is_masked`: a key was replaced, so that `size` is that of the original."""
+    beyond MAX_PIECES (`uncounted`). `is_masked`: a key was replaced, so that `size` is that of the original, or the
+    content was dropped because of keys."""
 
     __slots__ = (
         "_allowance", "_half_bytes", "_is_closed", "_taken_bytes", "head", "is_masked", "missing", "size", "sizes",
@@ -136,6 +137,18 @@ class BodyCopy:
         self.missing += dropped
         del self.head[-EDGE_BYTES:]
         del self.tail[:EDGE_BYTES]
+
+    def drop_tail(self) -> None:
+        """Drop what is kept of the end."""
+        self._release(min(self._taken_bytes, len(self.tail)))
+        self.missing += len(self.tail)
+        self.tail = bytearray()
+
+    def drop_content(self) -> None:
+        """Drop what is kept of the body; the sizes and times of its pieces stay."""
+        self._release(max(0, self._taken_bytes - PIECE_BYTES * len(self.sizes)))
+        self.missing = self.size
+        self.head, self.tail = bytearray(), bytearray()
 
     def release(self) -> None:
         """Drop everything."""

@@ -62,12 +62,12 @@ def prepare(plan: Plan, captured: CapturedExchange, upstream: str, model: str) -
     if name not in plan.upstreams:
         raise ReplayRefused(f"There is no upstream {name}; the upstreams are: {', '.join(plan.upstreams)}.")
     body = captured.body
+    if body.is_masked:
+        raise ReplayRefused("A key was masked in its body, or its content coding hides if it has one.")
     if body.missing:
         raise ReplayRefused(
             f"{body.missing} of the {body.size} bytes of its body were not kept; capture it with a larger --body."
         )
-    if body.is_masked:
-        raise ReplayRefused("A key was masked in its body.")
     if any(attempt.is_tunnel for attempt in captured.attempts):
         raise ReplayRefused("It was an Upgrade, of which only the heads were kept.")
     if not model and name == record["upstream"]:

@@ -53,11 +53,13 @@ class KeyFilter:
     """The keys of one upstream; owned by an endpoint. `counts` are the removed fields by name."""
 
     __slots__ = (
-        "_forms", "_has_placeholders", "_known", "_names", "_pattern", "_plain", "_texts", "_values", "counts",
+        "_encoded", "_expressions", "_forms", "_has_placeholders", "_known", "_names", "_secrets", "_texts", "_values",
+        "counts",
     )
 
-    def __init__(self, keys: Iterable[tuple[str, str, str]]) -> None:
-        """`keys` are kind (bearer, header or query), name of the field or parameter, and value."""
+    def __init__(self, keys: Iterable[tuple[str, str, str]], *, lazy: bool = False) -> None:
+        """`keys` are kind (bearer, header or query), name of the field or parameter, and value. `lazy`: compile the
+        regular expressions, which takes 20 ms for 50 characters, only after a key was found."""
         given = list(keys)
         self._names = frozenset(name.lower().encode() for kind, name, _ in given if kind == "query")
         self._values = frozenset(value.encode() for kind, _, value in given if kind == "query")
@@ -66,12 +68,23 @@ class KeyFilter:
         encoded = {form for text in texts for form in _base64_forms(text)}
         self._texts = tuple(sorted({text.encode()[:MAX_KEY_BYTES] for text in texts} | encoded))
         self._forms = tuple(sorted({_normalised(text) for text in self._texts}))
-        forms = [_expression(text) for text in sorted(texts, key=len, reverse=True)]
-        forms += [_NOT_PLAIN.sub(_expression_of_match, form) for form in sorted(encoded, key=len, reverse=True)]
-        self._pattern = re.compile(b"|".join(forms)) if forms else None
-        self._plain = re.compile(b"|".join(map(_expression_of_form, self._forms))) if forms else None
+        self._secrets, self._encoded = texts, encoded
+        self._expressions = None if lazy else self._compile()
         self._known: set[bytes] = set()  # lines and reason phrases without a key
         self.counts: dict[str, int] = {}
+
+    def _compile(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]] | None:
+        """The expressions for the keys in bytes as they are, and in those of a normal form; None without keys."""
+        forms = [_expression(text) for text in sorted(self._secrets, key=len, reverse=True)]
+        forms += [_NOT_PLAIN.sub(_expression_of_match, form) for form in sorted(self._encoded, key=len, reverse=True)]
+        if not forms:
+            return None
+        return re.compile(b"|".join(forms)), re.compile(b"|".join(map(_expression_of_form, self._forms)))
+
+    def _patterns(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]] | None:
+        if self._expressions is None and self._texts:
+            self._expressions = self._compile()
+        return self._expressions
 
     def holds(self, data: bytes) -> bool:
         """True if these bytes contain a key."""
@@ -82,13 +95,15 @@ class KeyFilter:
         return (find(b"%") >= 0 or find(b"\\") >= 0 or find(b"&") >= 0) and self._holds_escaped(data)
 
     def _found(self, data: bytes) -> bool:
-        return self._pattern is not None and self._pattern.search(data) is not None
+        patterns = self._patterns()
+        return patterns is not None and patterns[0].search(data) is not None
 
     def _holds_escaped(self, data: bytes) -> bool:
         plain = _normalised(data)
         if not any(form in plain for form in self._forms):
             return False
-        return self._found(data) or (self._plain is not None and self._plain.search(plain) is not None)
+        patterns = self._patterns()
+        return patterns is not None and (patterns[0].search(data) is not None or patterns[1].search(plain) is not None)
 
     def clean(self, response: ResponseHead) -> None:
         """Remove the keys from a head."""
@@ -163,9 +178,9 @@ class KeyFilter:
 
     def body(self, data: bytes) -> bytes:
         """The body of an error with every key masked; masked as a whole if it contains a key with mixed escapes."""
-        if self._pattern is None or not self.holds(data):
+        if not self.holds(data) or (patterns := self._patterns()) is None:
             return data
-        masked = self._pattern.sub(MASK.encode(), data)
+        masked = patterns[0].sub(MASK.encode(), data)
         return MASK.encode() if self.holds(masked) else masked
 
 

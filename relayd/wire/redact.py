@@ -22,6 +22,7 @@ MAX_DECODES = 4
 SECRET_FIELDS = frozenset(
     ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key")
 )
+SUBPROTOCOLS = "sec-websocket-protocol"
 SECRET_WORDS = frozenset(
     ("key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd", "pwd", "pw", "passphrase",
      "passcode", "auth", "oauth", "authorization", "credential", "credentials", "sig", "signature", "signatures",
@@ -163,9 +164,27 @@ def mask_fields(lines: list[bytes], extra: Collection[str] = ()) -> list[bytes]:
             masked.append(MASK.encode())
         elif name in SECRET_FIELDS or name in extra or is_secret_name(name):
             masked.append(raw + b": " + MASK.encode())
+        elif name == SUBPROTOCOLS:
+            masked.append(raw + b": " + b", ".join(map(_mask_subprotocol, value.split(b","))))
         else:
             masked.append(raw + colon + mask_urls(value.decode("latin-1")).encode("latin-1"))
     return masked
+
+
+def key_in_subprotocol(text: bytes) -> bytes:
+    """The key in the name of a WebSocket subprotocol, where browsers send one because they cannot send other fields:
+    `openai-insecure-api-key.KEY`, `base64url.bearer.authorization.k8s.io.KEY`. Empty without one."""
+    first, dot, rest = text.strip().partition(b".")
+    while dot:
+        if is_secret_name(first.decode("latin-1")):
+            return rest
+        first, dot, rest = rest.partition(b".")
+    return b""
+
+
+def _mask_subprotocol(text: bytes) -> bytes:
+    text, key = text.strip(), key_in_subprotocol(text)
+    return text[: len(text) - len(key)] + MASK.encode() if key else text
 
 
 def _escape_match(match: re.Match[str]) -> str:

@@ -192,6 +192,11 @@ def test_a_time_in_the_future_counts_as_now() -> None:
     assert b"age: 0\r\n" in ask(gateway_with(ANSWER, age_s=-500.0)).head.lower(), "clocks of machines differ"
 
 
+def test_an_answer_from_far_in_the_future_has_expired_because_the_clock_was_set_back() -> None:
+    gateway = gateway_with(ANSWER, age_s=-3601.0)
+    assert ask(gateway, "Cache-Control: only-if-cached").status == 504 and gateway.store.entries == 0
+
+
 def test_a_value_that_somebody_else_wrote_is_no_hit() -> None:
     gateway = FakeGateway()
     use = use_of(PLAN, BODY)

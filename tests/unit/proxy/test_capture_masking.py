@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from relayd.protocols.dialect import run_steps
-from relayd.proxy.capture_masking import Masks, mask_body_steps, mask_steps, secrets_of
+from relayd.proxy.body_masking import mask_body_steps
+from relayd.proxy.capture_masking import MAX_SECRETS, Masks, mask_steps, secrets_of
 from relayd.proxy.captured import Allowance, BodyCopy, CapturedExchange
 from relayd.wire.key_filter import KeyFilter
 from tests.unit.proxy.fakes import plan_of
@@ -91,3 +94,34 @@ def test_no_part_of_a_key_remains_where_a_body_is_cut(shift: int) -> None:
         body.finish()
         run_steps(mask_body_steps(body, [KeyFilter([("bearer", "Authorization", KEY)])]))
         assert body.missing and not (set(bytes(body.head + body.tail).decode()) - set(".*"))
+
+
+def test_secrets_are_found_in_cookies_subprotocols_and_every_kind_of_parameter(masks: Masks) -> None:
+    captured = exchange(
+        b"/a;jsessionid=path-secret;v=1/b?x=1;token=semi-secret&%61pi_key=en%2Bcoded%20one&q=plain",
+        b"Cookie: theme=dark; sid=short1; other=0123456789abcdef; empty=",
+        b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk.key, base64url.bearer.authorization.k8s.io.token",
+    )
+    assert secrets_of(captured, masks) == (
+        "short1", "0123456789abcdef", "sk.key", "authorization.k8s.io.token", "path-secret;v=1", "path-secret", "semi-secret",
+        "en%2Bcoded%20one", "en+coded one",
+    )
+    captured.body.add(b"short1 0123456789abcdef sk.key path-secret semi-secret en+coded one dark", 0.0)
+    assert bytes(finish(captured, masks).body.head) == b"*** *** *** *** *** *** dark"
+    assert captured.fields[1] == (
+        b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.***, base64url.bearer.***")
+
+
+def test_of_a_request_with_very_many_secrets_no_body_is_kept(masks: Masks) -> None:
+    for count, kept in ((MAX_SECRETS, b"{}"), (MAX_SECRETS + 1, b"")):
+        captured = exchange(b"/", *(b"X-Token-%d: value-%d" % (number, number) for number in range(count)))
+        captured.body.add(b"{}", 0.0)
+        body = finish(captured, masks).body
+        assert (bytes(body.head), body.is_masked, body.missing) == (kept, not kept, 2 - len(kept))
+
+
+def test_a_compressed_response_with_a_key_is_not_kept(masks: Masks) -> None:
+    captured = exchange(b"/", b"Authorization: Bearer client-key-4567")
+    captured.response.fields = [b"Content-Encoding: gzip"]
+    captured.response.body.add(gzip.compress(b'{"wrong key": "client-key-4567"}'), 0.0)
+    assert not finish(captured, masks).response.body.head

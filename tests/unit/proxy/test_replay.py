@@ -128,7 +128,7 @@ def _masked_host(one: CapturedExchange) -> None:
 
 
 @pytest.mark.parametrize(("change", "reason"), [
-    (_masked_body, "A key was masked in its body."), (_tunnel, "It was an Upgrade, of which only the heads were kept."),
+    (_masked_body, "A key was masked in its body, or its content coding hides if it has one."), (_tunnel, "It was an Upgrade, of which only the heads were kept."),
     (_masked_path, "Its path contained a key, which was masked."),
     (_masked_host, "Its head is not complete without what was masked: host count."),
 ])

@@ -187,3 +187,12 @@ def test_a_key_is_found_however_many_lines_without_it_came_before() -> None:
         assert len(cleaned(keys, f"X-Request-Id: {number}", "Server: x").keep) == 2
         assert cleaned(keys, f"X-Request-Id: {number}", f"X-Echo: {KEY}").keep == [b"X-Request-Id: %d\r\n" % number]
     assert keys.pop_counts() == {"X-Echo": MAX_KNOWN * 2}
+
+
+def test_a_lazy_filter_finds_the_same() -> None:
+    keys = [("header", "X-Key", "sk-lazy/0123456789")]
+    data = b"a sk-lazy/0123456789 b sk-lazy%2F0123456789 c"
+    lazy = KeyFilter(keys, lazy=True)
+    assert not lazy.holds(b"nothing %2F") and lazy.body(b"nothing") == b"nothing"
+    assert lazy.body(data) == KeyFilter(keys).body(data) == b"a *** b *** c"
+    assert KeyFilter([], lazy=True).body(data) == data

@@ -167,3 +167,9 @@ def test_escaped_text_is_one_printable_line_that_any_writer_can_encode(data: byt
 def test_what_needs_no_escape_is_not_copied() -> None:
     text = "plain"
     assert escape(text) is text
+
+
+def test_a_key_in_a_websocket_subprotocol_is_masked() -> None:
+    line = b"Sec-WebSocket-Protocol: realtime,openai-insecure-api-key.sk-1.2 , graphql-ws, v4.channel.k8s.io"
+    assert mask_fields([line]) == [
+        b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.***, graphql-ws, v4.channel.k8s.io"]
