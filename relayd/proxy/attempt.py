@@ -23,14 +23,14 @@ from relayd.protocols.canon import Failure, Request
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.body_memory import BodyOwner
 from relayd.proxy.error_response import ErrorBody, classify_failure, classify_response, fault_of, read_error_response
-from relayd.proxy.filters.chain import NO_FILTERS, chain_for, invalid_answer
+from relayd.proxy.filters.chain import NO_FILTERS, chain_for, invalid_answer, reported_failure
 from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.keepalive import KeepAlive, takes_comments
 from relayd.proxy.filters.translate import redact_keys
 from relayd.proxy.request_body import RequestBody
 from relayd.proxy.response_writer import ResponseWriter
 from relayd.proxy.retry_loop import AttemptResult
-from relayd.upstream.classify import GOOD, UNPROCESSED, Classification
+from relayd.upstream.classify import UNPROCESSED, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
 from relayd.upstream.transport.faults import AFTER_HANDSHAKE, NO_RESOURCES, code_of, is_unprocessed
@@ -330,18 +330,11 @@ class Attempt:
             self._owner.attempt_begins_response(self, head)
             if not writer.started:
                 writer.head(head)
-        self._release(self._classify_complete(response))
+        if (failure := reported_failure(self._filters, self.lease.endpoint.key_filter)) is not None:
+            self.reported = fault_of(failure)
+        self._release(self._classify("", response, failure))
         writer.end(data, trailers)
         self._owner.attempt_completed(self)
-
-    def _classify_complete(self, response: ResponseHead) -> Classification:
-        failure = next((found for one in self._filters if (found := one.reported_failure()) is not None), None)
-        if failure is None:
-            return GOOD if response.status < 400 else self._classify("", response)
-        if (keys := self.lease.endpoint.key_filter) is not None:
-            failure = redact_keys(keys, failure)
-        self.reported = fault_of(failure)
-        return classify_failure(self.lease, failure, client_key=self._client_key, in_stream=True)
 
     # ---- error responses
 
@@ -410,12 +403,8 @@ class Attempt:
             fault = ExchangeError(fault.kind.code, keys.text(fault.detail), fault.headers, fault.message)
             body = keys.body(body)
             failure = None if failure is None else redact_keys(keys, failure)
-        if failure is not None:
-            classification = classify_failure(
-                self.lease, failure, client_key=self._client_key, in_stream=response is None
-            )
-        elif response is not None:
-            classification = self._classify("", response)
+        if failure is not None or response is not None:
+            classification = self._classify("", response, failure)
         elif fault.kind.code == "upstream_unprocessed" and not self._new_connection:
             classification = UNPROCESSED
         else:
@@ -449,7 +438,10 @@ class Attempt:
             slot.pool.release(slot)
         self.lease.release(classification)
 
-    def _classify(self, code: str, response: ResponseHead | None) -> Classification:
+    def _classify(self, code: str, response: ResponseHead | None, failure: Failure | None = None) -> Classification:
+        if failure is not None:  # of an error response, or of a body behind status 200
+            in_stream = response is None or response.status < 400
+            return classify_failure(self.lease, failure, client_key=self._client_key, in_stream=in_stream)
         return classify_response(self.lease, code, response, client_key=self._client_key)
 
     # ---- the sweep

@@ -39,6 +39,8 @@ MAX_EXCHANGES = 1000  # kept at the same time
 MAX_BODY_BYTES, MAX_BYTES = 16 << 20, 1 << 30
 MAX_S = 24 * 3600.0
 CHECK_S = 0.5
+ACTIONS = ("start", "replay", "delete")
+"""What the admin application does with captured exchanges: the last parts of paths, where ids stand too."""
 ENDED = {
     "time": "its time is over", "count": "the number of exchanges is reached", "size": "its memory is full",
     "client": "its client has left", "stopping": "relayd is stopping or is replaced",
@@ -339,9 +341,9 @@ class Captures:
         self._end_if_done(running)
 
     def _free_id(self, wanted: str) -> str:
-        """The request id, with a number if a client has used it before."""
+        """The request id, with a number if a client has used it before, or if it is the path of an action."""
         number, found = 1, wanted
-        while found in self._kept:
+        while found in self._kept or found in ACTIONS:
             number += 1
             found = f"{wanted}~{number}"
         return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from relayd.errors import ExchangeError
 from relayd.plan.plan import Target
-from relayd.protocols.canon import Request
+from relayd.protocols.canon import Failure, Request
 from relayd.protocols.dialect import Refused
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.cost_field import CostField
@@ -22,7 +22,7 @@ from relayd.proxy.filters.hold_first_content import HoldFirstContent
 from relayd.proxy.filters.permitted_models import PermittedModels
 from relayd.proxy.filters.record_answer import RecordAnswer
 from relayd.proxy.filters.tap_usage import TapUsage
-from relayd.proxy.filters.translate import Translate
+from relayd.proxy.filters.translate import Translate, redact_keys
 from relayd.wire.key_filter import KeyFilter
 from relayd.wire.response import ResponseHead
 
@@ -85,3 +85,9 @@ def passing_chain(ai_request: AiRequest, target: Target, response: ResponseHead,
             return chain
         chain = (*chain, HoldFirstContent(reader))
     return chain
+
+
+def reported_failure(filters: tuple[Filter, ...], keys: KeyFilter | None) -> Failure | None:
+    """The failure that a complete response has reported to the client itself, without keys; None if it has not."""
+    failure = next((found for one in filters if (found := one.reported_failure()) is not None), None)
+    return failure if failure is None or keys is None else redact_keys(keys, failure)

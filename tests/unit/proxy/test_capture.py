@@ -11,11 +11,12 @@ import pytest
 
 from relayd import clock
 from relayd.proxy import capture as module
-from relayd.proxy.capture import CaptureRefused, Captures, CaptureSettings, RunningCapture
+from relayd.proxy.capture import ACTIONS, CaptureRefused, Captures, CaptureSettings, RunningCapture
 from relayd.proxy.capture_masking import Masks
 from relayd.proxy.captured import EXCHANGE_BYTES, CapturedExchange
 from relayd.proxy.pipeline import run
 from relayd.proxy.replay import prepare
+from relayd.server.admin_captures import POSTS
 from relayd.telemetry.record_filter import RecordFilter
 from tests.aids.turns import turned
 from tests.unit.proxy.harness import OK, Harness, Side, get, post, running, saying, status_of, until
@@ -342,6 +343,17 @@ async def test_an_exchange_is_found_by_the_beginning_of_its_id_and_a_second_one_
         find = capturing.captures.find
         assert find("theirs-1") == [first] and find("theirs-1~") == [second] and find("theirs-2") == [third]
         assert find("theirs") == [first, second, third] and find("") == find("nothing") == []
+
+
+async def test_an_id_that_is_the_path_of_an_action_gets_a_number_so_that_it_can_be_shown(tmp_path: Path) -> None:
+    assert {path.removeprefix("/captures/") for path in POSTS} == set(ACTIONS)
+    async with running(tmp_path, listener='trusted_proxies: ["127.0.0.1"]') as harness:
+        capturing = Capturing(harness)
+        capturing.start()
+        for name in ACTIONS:
+            await harness.ask(get("/x", f"X-Request-ID: {name}"))
+        await capturing.next(len(ACTIONS))
+        assert [one.id for one in capturing.kept] == [f"{name}~2" for name in ACTIONS]
 
 
 async def test_a_fault_of_the_capture_does_not_affect_the_exchange(
