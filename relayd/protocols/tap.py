@@ -31,8 +31,7 @@ _WHITESPACE = rb"[ \t\r\n]*"
 _LEVEL = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"  # an object with at most two levels inside
 _STRING = rb'"([^"\\]{1,256})"'
 # A member or a value with this text may be an error: `"error": {...}`, `"type": "error"`, `"finish_reason": "error"`.
-_ERROR = rb'error"(?!' + _WHITESPACE + b":" + _WHITESPACE + b"null)"
-_find_error = re.compile(b'"' + _ERROR).search
+_ERROR_KEY = "error"
 
 
 class Observed(NamedTuple):
@@ -55,8 +54,8 @@ class _Patterns:
         colon = _WHITESPACE + b":" + _WHITESPACE
         values = b"(?:" + b"|".join(value.encode() for value in tap.finish_values) + b')"' if tap.finish_values else b""
         # Usage or a finish reason with a value, or an error. Most pieces of a stream have none of them, or have null.
-        self.facts = _with_value(tap.usage_key, tap.finish_key)
-        self.facts_or_model = _with_value(tap.usage_key, tap.finish_key, tap.model_key)
+        self.facts = _with_value(tap.usage_key, tap.finish_key, _ERROR_KEY)
+        self.facts_or_model = _with_value(tap.usage_key, tap.finish_key, tap.model_key, _ERROR_KEY)
         self.usage = re.compile(usage + colon + (rb"\{" if tap.usage_is_object else b""))
         self.finish = re.compile(finish + colon + b'"' + values)
         self.model = re.compile(model + colon + b'"')
@@ -69,11 +68,12 @@ class _Patterns:
 
 
 def _with_value(*keys: str) -> re.Pattern[bytes]:
-    """Matches a member with one of these names and a value other than null, and what may be an error."""
+    """Matches a text that is one of these, unless it is a member whose value is null."""
     names = b"|".join(key.encode() for key in keys)
-    return re.compile(b'"(?:(?:' + names + b')"' + _WHITESPACE + b":(?!" + _WHITESPACE + b"null)|" + _ERROR + b")")
+    return re.compile(b'"(?:' + names + b')"(?!' + _WHITESPACE + b":" + _WHITESPACE + b"null)")
 
 
+_find_error = _with_value(_ERROR_KEY).search
 _patterns = functools.cache(_Patterns)
 
 

@@ -43,7 +43,7 @@ POSTS = {
 }
 GETS = {
     PATH: "The captured exchanges.",
-    f"{PATH}/{{id}}": "A captured exchange with its heads and bodies. Keys are masked, bodies are not.",
+    f"{PATH}/{{id}}": "A captured exchange with its heads and bodies. Keys and credentials are masked.",
 }
 BOUNDS: dict[str, tuple[float, float]] = {
     "for_s": (0.1, MAX_S), "exchanges": (1, MAX_EXCHANGES), "body_bytes": (0, MAX_BODY_BYTES), "bytes": (1, MAX_BYTES),
