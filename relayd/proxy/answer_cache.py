@@ -4,7 +4,7 @@
    passed what a request has to pass. It stands before everything that costs the upstream something.
 2. A hit is charged one request, no tokens and no money (proxy/charge).
 3. The key is a digest of everything that may change the answer: party, dialect, path, fields of the dialect and of
-   `vary`, edits of the route, upstream, model, and the canonical form of the body; a body above CANONICAL_BYTES counts
+   `vary`, edits of the route, upstream and its `dialect`, model, and the canonical form of the body; a body above CANONICAL_BYTES counts
    byte for byte. Requests for a stream and for a plain answer differ. Equal requests that arrive at the same time are
    not combined.
 4. The store never fails a request: without it, there is no cache.
@@ -186,7 +186,8 @@ def _circumstances(exchange: Exchange, ai_request: AiRequest, rules: CacheRules,
     ]
     return json.dumps([
         use.policy.version, use.party, ai_request.dialect.name, head.path.decode("latin-1"),
-        head.query.decode("latin-1"), target.upstream.name, target.upstream.spec.protocol, target.model, fields,
+        head.query.decode("latin-1"), target.upstream.name, target.upstream.spec.protocol,
+        repr(target.upstream.spec.dialect), target.model, fields,
     ]).encode() + b"\n"  # fmt: skip
 
 

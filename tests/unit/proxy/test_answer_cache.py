@@ -57,6 +57,7 @@ def test_the_key_changes_with_everything_that_may_change_the_answer() -> None:
     plans = [
         plan_with(), plan_with(more=", request_headers: {set: {X-A: b}}"), plan_with("{shared: true}"),
         plan_of(BASE.replace("provider", "another") + "routes: [{name: llm, match: {prefix: /v1/}, protocol: openai_chat, upstream: another, cache: {}}]\n"),
+        plan_of(BASE.replace("/v1\"]}", "/v1\"], dialect: {thinking: drop}}", 1) + "routes: [{name: llm, match: {prefix: /v1/}, protocol: openai_chat, upstream: provider, cache: {}}]\n"),
         plan_of(BASE + "models: {m: {upstream: provider, model: n}}\nroutes: [{name: llm, match: {prefix: /v1/}, protocol: openai_chat, upstream: by_model, cache: {}}]\n"),
     ]
     keys = [key_of(plan, BODY) for plan in plans]
