@@ -86,6 +86,8 @@ def usage_fault(arguments: argparse.Namespace) -> str:
     action, count = arguments.action, len(arguments.ids)
     if action in ("start", "list") and count:
         return "takes no ID"
+    if not all(arguments.ids):
+        return "an ID is empty"
     if action == "show" and count != 1:
         return "needs the ID of one exchange"
     if action == "delete" and (count != 1) != arguments.all:

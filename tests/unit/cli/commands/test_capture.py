@@ -99,7 +99,7 @@ def test_without_a_relayd_every_action_fails(words: list[str], tmp_path: Path, c
 
 
 @pytest.mark.parametrize(("words", "fault"), [
-    (["list", "x"], "takes no ID"), (["start", "x"], "takes no ID"), (["show"], "needs the ID of one exchange"),
+    (["list", "x"], "takes no ID"), (["start", "x"], "takes no ID"), (["show"], "needs the ID of one exchange"), (["show", ""], "an ID is empty"), (["export", "x", ""], "an ID is empty"),
     (["show", "x", "y"], "needs the ID of one exchange"), (["delete"], "needs either the ID of one exchange or --all"),
     (["delete", "x", "--all"], "needs either the ID of one exchange or --all"),
     (["delete", "x", "y"], "needs either the ID of one exchange or --all"),
