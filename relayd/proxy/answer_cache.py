@@ -4,9 +4,9 @@
    passed what a request has to pass. It stands before everything that costs the upstream something.
 2. A hit is charged one request, no tokens and no money (proxy/charge).
 3. The key is a digest of everything that may change the answer: party, dialect, path, fields of the dialect and of
-   `vary`, edits of the route, upstream and its `dialect`, model, and the canonical form of the body; a body above CANONICAL_BYTES counts
-   byte for byte. Requests for a stream and for a plain answer differ. Equal requests that arrive at the same time are
-   not combined.
+   `vary`, edits of the route, upstream and its `dialect`, model, and the canonical form of the body; a body above
+   CANONICAL_BYTES counts byte for byte. Requests for a stream and for a plain answer differ. Equal requests that arrive
+   at the same time are not combined.
 4. The store never fails a request: without it, there is no cache.
 5. An answer is checked and stored in steps after its exchange has ended.
 """
