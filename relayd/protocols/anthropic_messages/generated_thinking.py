@@ -16,7 +16,9 @@ from relayd.protocols._generated_parts import Edit, find_part_lists, removal_edi
 from relayd.wire.body import JsonBody
 from relayd.wire.json_steps import Steps
 
-MARKS = (b'"signature":""', b'"signature": ""', b'"signature":"responses:', b'"signature": "responses:')
+_COLONS = (b":", b": ", b" : ")  # as JSON is usually written; a body that is parsed may be written in any way
+MARKS = tuple(b'"signature"' + colon + value for colon in _COLONS for value in (b'""', b"null", b'"responses:'))
+_PART_MARKS = (b'"signature"',)
 _USER = re.compile(rb'"role"\s*+:\s*+"user"')
 _MOST_THINKING_BYTES = 4096
 
@@ -37,7 +39,7 @@ def strip_generated(look: JsonBody) -> Steps[list[Edit]]:
         return []
     edits: list[Edit] = []
     last = 0
-    for parts in (yield from find_part_lists(look.body, span, b"[{[", MARKS)):
+    for parts in (yield from find_part_lists(look.body, span, b"[{[", _PART_MARKS)):
         found = removal_edits(parts, _is_generated, _as_text)
         if found:
             edits += found
@@ -55,8 +57,8 @@ def strip_generated(look: JsonBody) -> Steps[list[Edit]]:
 def _is_generated(block: dict[str, Any]) -> bool:
     if block.get("type") != "thinking":
         return False
-    signature = block.get("signature")
-    return isinstance(signature, str) and (not signature or signature.startswith("responses:"))
+    signature = block.get("signature", "signed")  # a client that leaves it out has not got it from relayd
+    return not signature or (isinstance(signature, str) and signature.startswith("responses:"))
 
 
 def _as_text(block: dict[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relayd.protocols.anthropic_messages.generated_thinking import has_generated_parts, strip_generated
+from relayd.protocols.anthropic_messages.generated_thinking import MARKS, has_generated_parts, strip_generated
 from relayd.protocols.dialect import run_steps
 from relayd.wire.body import edited, inspect_json
 
@@ -18,7 +18,7 @@ TEXT = {"type": "text", "text": "x"}
 
 @pytest.mark.parametrize(("content", "brings"), [
     ([OWN], True), ([TEXT, {**OWN, "signature": "responses:rs_1:abc"}], True), ([SIGNED], False), ([TEXT], False), ("text", False),
-    ([{**OWN, "type": "text"}], False), ([{"type": "thinking", "thinking": "hm"}], False), ([None, 7, [OWN]], False), (None, False),
+    ([{**OWN, "signature": None}], True), ([{**OWN, "type": "text"}], False), ([{"type": "thinking", "thinking": "hm"}], False), ([None, 7, [OWN]], False), (None, False),
 ])  # fmt: skip
 def test_a_parsed_body_has_generated_parts_if_a_block_is_unsigned(content: Any, brings: bool) -> None:
     messages = [{"role": "user", "content": "Hello"}, "no message", {"role": "assistant", "content": content}]
@@ -32,6 +32,16 @@ def test_a_thinking_member_that_cannot_be_read_stays_as_it_came(thinking: str) -
     body = f'{{"messages":{messages},"thinking":{thinking}}}'.encode()
     found = edited(body, run_steps(strip_generated(inspect_json(body))))
     assert found.endswith(f'"thinking":{thinking}}}'.encode())
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" , ", " : "), (",\n", "\t:\n")])
+@pytest.mark.parametrize("signature", ["", None, "responses:rs_1:abc"])
+def test_blocks_are_removed_however_the_body_is_written(separators: tuple[str, str], signature: str | None) -> None:
+    content = [{**OWN, "signature": signature}, SIGNED, TEXT]
+    body = json.dumps({"messages": [{"role": "assistant", "content": content}]}, separators=separators).encode()
+    found = json.loads(edited(body, run_steps(strip_generated(inspect_json(body)))))
+    assert found["messages"][0]["content"] == [SIGNED, TEXT]
+    assert "\n" in separators[0] or any(mark in body for mark in MARKS)
 
 
 def test_a_body_without_messages_has_no_generated_parts() -> None:
