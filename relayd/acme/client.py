@@ -37,6 +37,7 @@ SESSION_TIMEOUT_S = 300.0  # for all calls of a session, without the waits betwe
 NONCE_ATTEMPTS = 8  # a busy directory discards nonces (RFC 8555 6.5)
 POLL_S, MAX_POLL_S = 0.25, 5.0
 NO_ACCOUNT = "accountDoesNotExist"
+DEACTIVATED = re.compile(r"^unauthorized: .*deactivated", re.IGNORECASE | re.DOTALL)
 # How python3-acme (the first) or urllib3 says that there is no connection, and the reason.
 NO_CONNECTION = re.compile(r"(?:^Requesting [^ :]*:|Failed to establish a new connection:)\s*(.+?)[\"')]*$")
 
@@ -225,11 +226,13 @@ class AcmeClient:
         """Order a certificate for a request (PEM), answering challenges of one kind. Returns the chain (PEM).
 
         `replaces` is the identifier (RFC 9773 4.1) of the certificate of this directory that is renewed."""
-        self._log_in()
         try:
+            self._log_in()
             order = self._new_order(request, replaces)
         except AcmeFault as fault:
-            if not str(fault).startswith(NO_ACCOUNT):
+            if DEACTIVATED.search(str(fault)):
+                self._key = self._network.key = _account_key({})  # a key has one account for ever (RFC 8555 7.3.6)
+            elif not str(fault).startswith(NO_ACCOUNT):
                 raise
             self._register()  # the directory has lost the account
             order = self._new_order(request, replaces)

@@ -59,12 +59,29 @@ def test_an_account_whose_answer_was_lost_is_found_by_its_key(pebble: Pebble, st
         assert state.read_account(pebble.directory)["uri"] == account["uri"]
 
 
-def test_an_account_that_the_directory_has_lost_is_registered_again(pebble: Pebble, state: State, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("contact", ["ops@example.org", "former@example.org"])
+def test_an_account_that_the_directory_has_lost_is_registered_again(
+    contact: str, pebble: Pebble, state: State, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with Pebble(tmp_path_factory.mktemp("other")) as other, answering(other, state):
         one = client(pebble, state)
         one.close()
-        state.write_account(other.directory, {"uri": other.directory.replace("dir", "my-account/9"), "contact": ["mailto:ops@example.org"], "key": one._key.to_json()})
+        state.write_account(other.directory, {"uri": other.directory.replace("dir", "my-account/9"), "contact": [f"mailto:{contact}"], "key": one._key.to_json()})
         assert order(client(other, state), state)
+
+
+def test_an_account_that_was_deactivated_is_replaced_by_one_with_another_key(pebble: Pebble, state: State) -> None:
+    with answering(pebble, state):
+        one = client(pebble, state)
+        order(one, state)
+        before = state.read_account(pebble.directory)
+        one._client.deactivate_registration(one._network.account)
+        assert order(client(pebble, state), state)
+    after = state.read_account(pebble.directory)
+    assert after["uri"] != before["uri"] and after["key"] != before["key"]
+    with answering(pebble, state):
+        assert order(client(pebble, state), state)
+    assert state.read_account(pebble.directory) == after
 
 
 def test_a_challenge_that_is_not_offered_is_a_fault(pebble: Pebble, state: State) -> None:
