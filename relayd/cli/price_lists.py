@@ -14,6 +14,7 @@ from dataclasses import field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from relayd.config.prices import KEYS
 from relayd.dataclass import dataclass
 from relayd.money import AMOUNT_PATTERN
 from relayd.schema.show import show_text
@@ -81,7 +82,7 @@ def _add(
     found: PriceList, entries: Iterator[tuple[str, Any]], names: Mapping[str, str], is_price: Callable[[str], bool]
 ) -> None:
     for model, listed in entries:
-        if not model.isprintable() or not model or len(model) > 200:
+        if not model.isprintable() or not model or len(model) > 200 or model in KEYS:
             found.skipped["its name cannot be written"] += 1
             continue
         known = dict(names)
@@ -102,11 +103,11 @@ def _amounts(listed: Mapping[str, Any], names: Mapping[str, str]) -> tuple[Amoun
     """The prices of one model; empty with the reason if one of them cannot be used."""
     made: Amounts = {}
     for key, name in names.items():
-        if name not in listed:
+        if listed.get(name) is None:
             continue
         value = _decimal(listed[name])
-        if value is None:
-            continue
+        if value is None:  # without it the model would be cheaper than it is
+            return {}, "its price is no number"
         if value < 0:
             return {}, "its price is not fixed"
         amount = value * MILLION if key in PER_TOKEN else value

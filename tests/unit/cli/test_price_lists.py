@@ -10,6 +10,7 @@ import pytest
 
 from relayd.cli.price_lists import PriceListFault, price_file, read_price_list
 from relayd.config.load import load
+from relayd.config.prices import KEYS
 from relayd.schema import Money
 
 LITELLM = {
@@ -87,3 +88,16 @@ def test_relayd_accepts_the_price_file_with_the_same_amounts(listed: object, tmp
 def test_another_file_is_refused(text: str) -> None:
     with pytest.raises(PriceListFault):
         read_price_list(text.encode())
+
+
+@pytest.mark.parametrize("value", ["NaN", '"abc"', "true", "[1]", "Infinity", '"nan"'])
+def test_a_model_with_a_price_that_is_no_number_is_left_out(value: str) -> None:
+    """Without this price, requests would count as cheaper than they are."""
+    found = read_price_list(f'{{"good": {{"input_cost_per_token": 1e-6, "output_cost_per_token": null}}, "bad": {{"input_cost_per_token": 1e-6, "output_cost_per_token": {value}}}}}'.encode())
+    assert list(found.models) == ["good"] and found.skipped == {"its price is no number": 1}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_model_that_is_called_like_a_key_of_the_file_is_left_out(name: str) -> None:
+    found = read_price_list(f'{{"m": {{"input_cost_per_token": 1e-6}}, "{name}": {{"input_cost_per_token": 1e-6}}}}'.encode())
+    assert list(found.models) == ["m"] and found.skipped == {"its name cannot be written": 1}
