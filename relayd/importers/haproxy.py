@@ -6,6 +6,7 @@ path, host, method and header are conditions; an ACL or a rule that relayd does 
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import field
 
@@ -25,6 +26,7 @@ NO_EFFECT = {
     "ssl-default-bind-options": "relayd speaks TLS 1.2 and later", "ssl-default-bind-ciphers": "relayd uses the ciphers of the system", "tune.ssl.default-dh-param": "",
     "ssl-default-bind-ciphersuites": "relayd uses the ciphers of the system", "ca-base": "", "crt-base": "", "mode": "",
 }
+NO_CERTIFICATE = (".key", ".ocsp", ".issuer", ".sctl", ".dh")  # files beside certificates
 NO_EFFECT_OPTIONS = {"httplog": "relayd writes one record per request", "dontlognull": "", "http-server-close": "relayd keeps connections open where it can",
                      "http-keep-alive": "", "http-no-delay": "relayd never delays", "abortonclose": "relayd always cancels", "tcplog": "", "forwardfor": "relayd does this by itself",
                      "http-buffer-request": "", "log-health-checks": ""}
@@ -114,6 +116,12 @@ class Importer:
             for line in one.all("bind"):
                 self._bind(line, one)
 
+    def _certificates(self, path: str, beside: str) -> list[str]:
+        """The files that `crt` stands for: one, or all of a folder; none for a folder of another machine."""
+        files = self.sources.named(f"{glob.escape(path.rstrip('/'))}/*", beside)
+        found = [one for one in files if not one.endswith(NO_CERTIFICATE)]
+        return found if files or path.endswith("/") else [path]
+
     def _bind(self, line: Line, one: Section) -> None:
         addresses, options = line.tokens[1].split(","), line.tokens[2:]
         values: Values = {}
@@ -121,8 +129,12 @@ class Importer:
         while position < len(options):
             name, value = options[position], options[position + 1] if position + 1 < len(options) else ""
             if name == "crt":
-                values.setdefault("tls", {}).setdefault("certificates", []).append({"cert": value, "key": value})
-                line.item.approximate("the file must contain certificate and key; relayd reads no folder of certificates")
+                if not (files := self._certificates(value, line.item.file)):
+                    line.item.by_hand(f"name the files of {value} in tls.certificates; this address is not listened on")
+                    return
+                pairs = values.setdefault("tls", {}).setdefault("certificates", [])
+                pairs += [{"cert": one, "key": one} for one in files]
+                line.item.approximate("each file must contain certificate and key; relayd reads no folder of certificates: one that comes later is added by hand")
                 position += 1
             elif name == "accept-proxy":
                 values |= {"proxy_protocol": True, "trusted_proxies": ["127.0.0.1"]}

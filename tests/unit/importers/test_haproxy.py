@@ -136,3 +136,12 @@ def test_every_line_of_a_backend_that_was_not_converted_says_so() -> None:
     result = front("acl a src 10.0.0.1\nuse_backend b if a", "backend b\n    balance leastconn\n    option httpchk\n    server s 10.0.0.1:80\n")
     told = {one.text: (str(one.fidelity), one.reasons) for one in result.entries if one.line > 7}
     assert set(told.values()) == {("by hand", ("belongs to a backend that was not converted",))}, told
+
+
+def test_a_folder_of_certificates_becomes_its_files() -> None:
+    text = "defaults\n    mode http\nfrontend f\n    bind :443 ssl crt /certs/\n    bind :80\n    default_backend b\n" + BACKEND
+    there = ["/certs/a.pem", "/certs/a.pem.key", "/certs/b.pem"]
+    result = converted("haproxy", [("haproxy.cfg", text)], named=lambda pattern, beside: there if pattern == "/certs/*" else [], read=lambda path: "")
+    assert section(result, "listeners")["f"]["tls"]["certificates"] == [{"cert": one, "key": one} for one in ("/certs/a.pem", "/certs/b.pem")]
+    (entry,) = [one for one in haproxy(text).entries if one.line == 4]
+    assert str(entry.fidelity) == "by hand" and list(section(haproxy(text), "listeners").values()) == [{"address": "0.0.0.0:80"}]
