@@ -131,7 +131,7 @@ class Report:
                 lines.setdefault((one.file, one.line), []).append(one)
         order = {name: number for number, name in enumerate(self.texts)}
         positions = sorted(lines, key=lambda at: (order.get(at[0], len(order)), at[0], at[1]))
-        return [self._entry(position, lines[position], following) for position, following in zip(positions, [*positions[1:], ("", 0)], strict=True)]
+        return [self._entry(position, lines[position], following) for position, following in zip(positions, [*positions, ("", 0)][1:], strict=True)]
 
     def _entry(self, position: tuple[str, int], items: list[Item], following: tuple[str, int]) -> Entry:
         file, line = position

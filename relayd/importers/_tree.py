@@ -138,7 +138,7 @@ class Tree:
     def _lines(self, text: str) -> None:
         lines = text.split("\n")
         begins = sorted({line for line, _ in self.items})
-        ends = dict(zip(begins, [*begins[1:], len(lines) + 1], strict=True))
+        ends = dict(zip(begins, [*begins, len(lines) + 1][1:], strict=True))
         for one in self.items.values():
             last = ends[one.line] - 1
             while last > one.line and _NOTHING.fullmatch(lines[last - 1]):

@@ -25,9 +25,7 @@ from tests.functional.harness.message import request
 from tests.functional.harness.relay import ROOT, Relay, get
 from tests.functional.test_listeners import make_certificate
 
-acme = pytest.importorskip("acme", reason="needs python3-acme")
-pytest.importorskip("acme.client")
-josepy = pytest.importorskip("josepy")
+pytest.importorskip("acme", reason="needs python3-acme")
 pytestmark = needs_pebble()
 OK = {"routes": [{"name": "all", "match": {"prefix": "/"}, "respond": {"body": "ok"}}], "upstreams": None}
 WAIT_S = 90.0
@@ -285,36 +283,6 @@ def test_certs_lists_renews_exports_and_imports(folder: Path, pebble: Pebble) ->
         assert presented(pebble, "kept.example.org")["serialNumber"] == second["serialNumber"]
     assert pebble.orders() == orders
     assert certs(other, "import", str(other.file)).returncode == 1
-
-
-@pytest.mark.parametrize("how", ["lost", "deactivated"])
-def test_an_account_that_the_directory_no_longer_has_is_replaced(how: str, folder: Path, pebble: Pebble) -> None:
-    """Also if the address of the operator has changed meanwhile, which is told before an order."""
-    domain = f"{how}.example.org"
-    with relay(folder, pebble, pebble.section(domain)) as one:
-        first = until(lambda: presented(pebble, domain))
-    (file,) = (folder / "state/acme/accounts").iterdir()
-    account = json.loads(file.read_text())
-    if how == "lost":
-        file.write_text(json.dumps({**account, "uri": account["uri"] + "00"}))
-    else:
-        deactivate(pebble, account)
-    email = {"email": "others@example.org"}
-    with relay(folder, pebble, pebble.section(domain) | email) as one:
-        assert one.admin(f"/certs/{domain}/renew", "POST")[0] == 200
-        until(lambda: (found := presented(pebble, domain)) and found["serialNumber"] != first["serialNumber"])
-    renewed = json.loads(file.read_text())
-    assert renewed["contact"] == ["mailto:others@example.org"]
-    assert (renewed["key"] == account["key"]) == (how == "lost"), "a key whose account was deactivated has no other account"
-
-
-def deactivate(pebble: Pebble, account: dict[str, Any]) -> None:
-    """As the operator may do with another program, for example after a key was stolen."""
-    network = acme.client.ClientNetwork(josepy.JWKRSA.from_json(account["key"]), verify_ssl=str(pebble.ca))
-    network.account = resource = acme.messages.RegistrationResource(uri=account["uri"], body=acme.messages.Registration())
-    directory = acme.client.ClientV2.get_directory(pebble.directory, network)
-    acme.client.ClientV2(directory, network).deactivate_registration(resource)
-    network.session.close()
 
 
 def test_changed_certificate_files_come_into_use_and_broken_ones_do_not(folder: Path) -> None:

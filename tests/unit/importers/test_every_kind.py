@@ -223,3 +223,9 @@ def test_what_relayd_has_is_by_hand_and_its_key_is_named(kind: str, text: str, l
     result = converted(kind, [("file.yml", text)], named=lambda pattern, beside: [], read=lambda path: "")
     (entry,) = [one for one in result.entries if one.line == line]
     assert str(entry.fidelity) in ("by hand", "approximate") and key in "; ".join(entry.reasons)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_file_has_an_empty_report(kind: str) -> None:
+    result = converted(kind, [("empty", "")], named=lambda pattern, beside: [], read=lambda path: "")
+    assert not result.entries
