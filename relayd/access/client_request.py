@@ -3,7 +3,7 @@ certificate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from relayd.access.client_certificate import ClientCertificate, no_certificate
@@ -12,7 +12,11 @@ from relayd.access.token import OtherIssuer, Token, TokenFault, parse_token
 
 
 class HeaderFields(Protocol):
-    """The part of a request head that authentication reads."""
+    """The part of a request head that authentication reads. `names` are the lower-case names of all fields, None if
+    they are not collected."""
+
+    @property
+    def names(self) -> Collection[bytes] | None: ...
 
     def get_all(self, name_lower: bytes, /) -> Sequence[bytes]: ...
 

@@ -118,9 +118,12 @@ class Consumers:
         """The consumer of the request, or None. `may_enter` is true for identities that the route allows. Raises
         KeysBehind."""
         found: Identity | None = None
-        get_all = request.head.get_all
+        head = request.head
+        names = head.names
         for field, read, stored, issued in self._lookups:
-            values = get_all(field)
+            if names is not None and field not in names:
+                continue
+            values = head.get_all(field)
             if len(values) != 1:
                 continue
             key = read(values[0])

@@ -12,7 +12,7 @@ from relayd.wire.key_filter import PLACEHOLDERS
 # Fields in which clients of AI APIs send keys. None of them is forwarded unless the route passes it through.
 AI_KEY_FIELDS = ("x-api-key", "api-key", "x-goog-api-key")
 _PLACEHOLDERS = frozenset(text.encode() for text in PLACEHOLDERS)
-_KEY = re.compile(rb"[^\x00-\x20\x7f]+")
+_BEARER = re.compile(rb"[ \t]*(?i:bearer) +([^\x00-\x20\x7f]+)[ \t]*")
 USUAL_KEY_FIELDS = frozenset({b"authorization", b"proxy-authorization", *(name.encode() for name in AI_KEY_FIELDS)})
 
 
@@ -36,11 +36,8 @@ class Authenticator(Protocol):
 
 def bearer_key(value: bytes) -> bytes | None:
     """The key of an Authorization field's Bearer credentials (RFC 6750 2.1, any case of the scheme), or None."""
-    scheme, _, key = value.strip(b" \t").partition(b" ")
-    key = key.lstrip(b" ")
-    if scheme.lower() != b"bearer" or _KEY.fullmatch(key) is None:
-        return None
-    return key
+    found = _BEARER.fullmatch(value)
+    return None if found is None else found[1]
 
 
 def plain_key(value: bytes) -> bytes | None:

@@ -15,15 +15,16 @@ from relayd.usage import Usage
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """Parse a `usage` object."""
-    prompt_details = _json.an_object(usage.get("prompt_tokens_details"))
-    completion_details = _json.an_object(usage.get("completion_tokens_details"))
-    return Usage(
-        _count(usage, _INPUT),
-        _count(usage, _OUTPUT),
-        (_count(prompt_details, _CACHED_DETAILS) if prompt_details else 0) or _count(usage, _CACHED),
-        (_count(prompt_details, _CREATION_DETAILS) if prompt_details else 0) or _count(usage, _CREATION),
-        (_count(completion_details, _REASONING) if completion_details else 0) or _count(usage, _REASONING),
-    )
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    cached = creation = reasoning = 0
+    if prompt.__class__ is dict:
+        cached, creation = _count(prompt, _CACHED_DETAILS), _count(prompt, _CREATION_DETAILS)
+    if completion.__class__ is dict:
+        reasoning = _count(completion, _REASONING)
+    if not _BESIDE_TOTALS.isdisjoint(usage):
+        cached, creation = cached or _count(usage, _CACHED), creation or _count(usage, _CREATION)
+        reasoning = reasoning or _count(usage, _REASONING)
+    return Usage(_count(usage, _INPUT), _count(usage, _OUTPUT), cached, creation, reasoning)
 
 
 _INPUT, _OUTPUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
@@ -31,6 +32,7 @@ _CACHED_DETAILS = ("cached_tokens",)
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
 _CREATION_DETAILS, _CREATION = ("cache_write_tokens", "cache_creation_tokens"), ("cache_creation_input_tokens",)
 _REASONING = ("reasoning_tokens",)
+_BESIDE_TOTALS = frozenset((*_CACHED, *_CREATION, *_REASONING))  # some endpoints report these without details
 
 
 def _count(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
@@ -54,10 +56,12 @@ def usage_of(chunk: Mapping[str, Any]) -> dict[str, Any]:
 
 def facts(value: dict[str, Any]) -> ResponseFacts:
     """See dialect.TapFormat."""
-    finish = ""
-    for choice in _json.a_list(value.get("choices")):
-        finish = finish or _json.a_text(_json.an_object(choice).get("finish_reason"))
-    return ResponseFacts(_json.a_text(value.get("model")), finish, usage_of(value) or None)
+    model, finish, choices = value.get("model"), "", value.get("choices")
+    for choice in choices if choices.__class__ is list else ():
+        if choice.__class__ is dict and (reason := choice.get("finish_reason")).__class__ is str and reason:
+            finish = reason
+            break
+    return ResponseFacts(model if model.__class__ is str else "", finish, usage_of(value) or None)
 
 
 TAP = TapFormat(usage_key="usage", finish_key="finish_reason", facts=facts, usage=read_usage)

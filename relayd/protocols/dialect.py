@@ -389,9 +389,12 @@ class Dialect:
     recalls: bool = False
     names_backend: bool = False
     ends: tuple[bytes, ...] = field(init=False, default=())
+    answers_locally: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ends", tuple(path.encode() for path in self.paths))
+        answers = (self.local, self.local_steps, self.stored_steps)
+        object.__setattr__(self, "answers_locally", any(one is not None for one in answers))
 
     @property
     def has_clients(self) -> bool:

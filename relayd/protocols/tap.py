@@ -315,9 +315,9 @@ def observe_body(tap_format: TapFormat, body: bytes) -> Observed:
         except ValueError:
             value = None
         if value.__class__ is dict:
-            merger = _FactsMerger(tap_format)
-            merger.add(value)
-            return merger.observed()
+            model, finish, usage = tap_format.facts(value)
+            is_reported = usage and (any(usage.values()) or 0 in usage.values())
+            return Observed(model, finish, tap_format.usage(usage) if usage and is_reported else None)
     tap = Tap(tap_format)
     tap.observe(body)
     return tap.observed

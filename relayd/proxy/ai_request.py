@@ -48,18 +48,25 @@ from relayd.wire.response import ResponseHead
 
 SLOW_BYTES = 96 * 1024
 SINGLE_TURN_BYTES = 16 * 1024  # a shorter body is translated in one turn of the loop
+_NO_NAMES: Mapping[str, str] = {}
 MAX_TRANSLATED_VALUES = 1 << 17  # a request with 1,000 tools and 1,000 conversation items has half of that
 
 
 class AiRequest:
-    """Owned by its exchange; created in the phase `select`, and reduced when the response starts."""
+    """Owned by its exchange; created in the phase `select`, and reduced when the response starts.
+
+    `reports_usage`: the response may report token usage; that of any POST may (embeddings, images, transcriptions).
+    `is_token_count`: the client only requests the token count of a request. `is_slow_to_inspect`: to parse the body in
+    one step may have used much of the current turn.
+    """
 
     __slots__ = (
-        "_adapted", "_answer", "_context", "_continues_stored", "_generated_parts", "_head",
-        "_make_context", "_prepared", "_read_error", "_renderer", "_request", "backend_names", "body",
-        "cache_use", "content_rendered", "cost_text", "counts_text", "dialect", "failure_rendered", "first_content_s",
-        "form", "images", "is_form", "is_socket", "is_translatable", "json_body", "keepalive", "last_piece",
-        "lists_only", "model", "output_characters", "requests_usage", "sent_model", "stream",
+        "_adapted", "_answer", "_context", "_continues_stored", "_generated_parts", "_head", "_is_short",
+        "_make_context", "_prepared", "_read_error", "_renderer", "_request", "backend_names", "body", "cache_use",
+        "content_rendered", "cost_text", "counts_text", "dialect", "failure_rendered", "first_content_s", "form",
+        "images", "is_form", "is_slow_to_inspect", "is_socket", "is_token_count", "is_translatable", "json_body",
+        "keepalive", "last_piece", "lists_only", "model", "output_characters", "reports_usage", "requests_usage",
+        "sent_model", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -70,13 +77,21 @@ class AiRequest:
         the whole body, `json_body` the result of its inspection, `form` the reader of a form or of its beginning."""
         self._head, self._make_context = head, make_context
         self._context: RequestContext | None = None
-        self.is_form = is_form(head)
+        self.is_form = json_body is None and is_form(head)
         self.dialect, self.body, self.is_socket, self.form = dialect, body, is_socket, form
         if json_body is None and body and not self.is_form:
             json_body = inspect_json(body)
         self.json_body = json_body
         self.stream = is_socket or (json_body is not None and json_body.flag("stream"))
-        self.is_translatable = head.method == b"POST" and dialect.is_request_path(head.path)
+        self.reports_usage = head.method == b"POST"
+        self.is_translatable = self.reports_usage and dialect.is_request_path(head.path)
+        self.is_token_count = (
+            self.reports_usage and not self.is_translatable and head.path.rstrip(b"/").endswith(dialect.count_paths)
+        )
+        size = 0 if body is None else len(body)
+        self.is_slow_to_inspect = SLOW_BYTES < size <= PARSED_BYTES
+        # One turn of the event loop suffices for the body and for stored data that it refers to.
+        self._is_short = body is not None and size <= SINGLE_TURN_BYTES and not dialect.recalls
         self.requests_usage = False  # relayd requested token usage; it is removed from the response
         self._request: Request | None = None
         self._renderer: Renderer | None = None
@@ -97,7 +112,7 @@ class AiRequest:
         self.counts_text = False  # the text of the response is counted
         self.output_characters = 0  # of the text that the client got
         self.first_content_s = -1.0  # clock time of the first piece of the response; negative before it
-        self.backend_names: Mapping[str, str] = {}  # upstream names for responses that name their back-end
+        self.backend_names = _NO_NAMES  # upstream names for responses that name their back-end
         self.model = head.model if head.model is not None else probable_model(head, body, json_body)
 
     @property
@@ -134,11 +149,6 @@ class AiRequest:
         return self.dialect.names_stored is not None and self.dialect.names_stored(self.context)
 
     @property
-    def reports_usage(self) -> bool:
-        """True if the response may report token usage: that of any POST may (embeddings, images, transcriptions)."""
-        return self._head.method == b"POST"
-
-    @property
     def accepts_chunks(self) -> bool:
         """True if the client understands chunked bodies and trailers (HTTP/1.1)."""
         return self._head.version == 11
@@ -146,12 +156,13 @@ class AiRequest:
     @property
     def may_cost(self) -> bool:
         """False for requests that providers answer without a charge: lists, stored data, token counts."""
-        return self._head.method == b"POST" and bool(self.model or self.sent_model) and not self.is_token_count
+        return self.reports_usage and bool(self.model or self.sent_model) and not self.is_token_count
 
     @property
     def tap_format(self) -> TapFormat | None:
         """The format for the usage tap of a passthrough response."""
-        return self.dialect.tap_for(self._head.path)
+        dialect = self.dialect
+        return dialect.tap_for(self._head.path) if dialect.other_taps else dialect.tap
 
     @property
     def request(self) -> Request:
@@ -178,42 +189,26 @@ class AiRequest:
 
     # ---- in steps
 
-    @property
-    def is_slow_to_inspect(self) -> bool:
-        """True if parsing the body in one step may have used much of the current turn."""
-        return self.body is not None and SLOW_BYTES < len(self.body) <= PARSED_BYTES
-
-    @property
-    def _is_short(self) -> bool:
-        """True if one turn of the event loop suffices for the body and for stored data that it refers to."""
-        return self.body is not None and len(self.body) <= SINGLE_TURN_BYTES and not self.dialect.recalls
-
-    @property
-    def is_token_count(self) -> bool:
-        """True if the client only requests the token count of a request."""
-        paths = self.dialect.count_paths
-        head = self._head
-        return not self.is_translatable and head.method == b"POST" and head.path.rstrip(b"/").endswith(paths)
-
     def selection_steps(self, is_counted_here: bool) -> Steps[None] | None:
         """The steps before a target can be selected, or None. `is_counted_here`: relayd itself counts the tokens."""
-        steps, stores = self._selection_steps(is_counted_here), self.dialect.stored_keys is not None
-        return after_stored_keys(self.dialect, self.json_body, self.context, steps) if stores else steps
-
-    def _selection_steps(self, is_counted_here: bool) -> Steps[None] | None:
-        body, dialect = self.body, self.dialect
-        if body is None or self._is_short or self.is_form:
-            return None
-        if is_counted_here and dialect.local_steps is not None:
-            return self._local_answer_steps()
-        return self._read_steps(None) if not self.model and self.is_translatable else None
+        dialect = self.dialect
+        steps: Steps[None] | None = None
+        if not (self._is_short or self.body is None or self.is_form):
+            if is_counted_here and dialect.local_steps is not None:
+                steps = self._local_answer_steps()
+            elif not self.model and self.is_translatable:
+                steps = self._read_steps(None)
+        stores = dialect.stored_keys is not None
+        return after_stored_keys(dialect, self.json_body, self.context, steps) if stores else steps
 
     def preparation_steps(self, target: Target, *, reads: bool = False) -> Steps[None] | None:
         """The steps before the request can be sent to this target (`reads`: before `request` can be used), or None."""
         if self.body is None or self._read_error is not None:
             return None
         if self._is_short or self.dialect.read_steps is None:
-            recalls = not reads and self.needs_translation(target) and must_recall(target, self.context.memory)
+            if reads or target.dialect is None or target.dialect.recalled_keys is None:
+                return None
+            recalls = self.needs_translation(target) and must_recall(target, self.context.memory)
             return self._recall_steps(target) if recalls else None
         needs_translation = self.needs_translation(target)
         if not needs_translation and not reads and self._may_bring_own_parts(target):
@@ -347,8 +342,8 @@ class AiRequest:
         return self.backend_names.get(name, name)
 
     def apply_keepalive(self, target: Target, resilience: Resilience | None) -> None:
-        """Set the keep-alive interval for the next target."""
-        if resilience is None or not self.stream or not self.is_translatable:
+        """Set the keep-alive interval of a stream for the next target."""
+        if resilience is None or not self.is_translatable:
             return
         every_s = resilience.keepalive_s if self.differs_in_dialect(target) else resilience.passthrough_keepalive_s
         if self.keepalive is not None:
@@ -403,9 +398,7 @@ class AiRequest:
     def validate_passthrough(self, target: Target) -> None:
         """Raises Refused if the target's dialect does not serve this path and the request is not translated."""
         other = target.dialect
-        if other is None or not self.differs_in_dialect(target):
-            return
-        if other.serves_paths_of(self.dialect):
+        if other is None or other is self.dialect or other.serves_paths_of(self.dialect):
             return
         raise Refused("This path is not served for this model.", code="unsupported_endpoint", status=404)
 
@@ -424,7 +417,7 @@ class AiRequest:
             if edits:
                 json_body = inspect_json(edited(body, edits))
             return self.dialect.websocket.read_message(json_body, target.model if renames else None)
-        edits = self._edits_of_own_parts(target)
+        edits = self._edits_of_own_parts(target) if self.dialect.generated_marks else []
         if renames and (span := json_body.span(model_key(self._head, json_body))) is not None:
             edits.append((*span, write_string(target.model or "")))
         if renames:

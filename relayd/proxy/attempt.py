@@ -24,7 +24,6 @@ from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.body_memory import BodyOwner
 from relayd.proxy.error_response import ErrorBody, classify_failure, classify_response, fault_of, read_error_response
 from relayd.proxy.filters.chain import NO_FILTERS, chain_for, invalid_answer, reported_failure
-from relayd.proxy.filters.filter import Filter
 from relayd.proxy.filters.keepalive import KeepAlive, takes_comments
 from relayd.proxy.filters.translate import redact_keys
 from relayd.proxy.request_body import RequestBody
@@ -33,7 +32,7 @@ from relayd.proxy.retry_loop import AttemptResult
 from relayd.upstream.classify import UNPROCESSED, Classification
 from relayd.upstream.lease import Lease
 from relayd.upstream.spec import Timeouts
-from relayd.upstream.transport.faults import AFTER_HANDSHAKE, NO_RESOURCES, code_of, is_unprocessed
+from relayd.upstream.transport.faults import AFTER_HANDSHAKE
 from relayd.upstream.transport.pool import pool_of
 from relayd.upstream.transport.slot import PARSED_TURN, Slot
 from relayd.wire.response import ResponseHead
@@ -64,13 +63,13 @@ class AttemptOwner(BodyOwner, Protocol):
 
 
 class Attempt:
-    """Owned by its creator. `slot` is None before the start and after the end."""
+    """Owned by its creator. `slot` is None before the start and after the end. `filters` are those of the response."""
 
     __slots__ = (
-        "_ai_request", "_body", "_buffered_bytes", "_canonical", "_client_key", "_error_body", "_filters",
-        "_last_progress_s", "_new_connection", "_owner", "_state", "_unacknowledged", "_upload_abandoned",
-        "classification", "keepalive", "lease", "may_retry", "reported", "response", "slot", "started_s", "target",
-        "translated", "writer",
+        "_ai_request", "_body", "_buffered_bytes", "_canonical", "_client_key", "_error_body", "_last_progress_s",
+        "_new_connection", "_owner", "_state", "_unacknowledged", "_upload_abandoned", "classification", "filters",
+        "keepalive", "lease", "may_retry", "reported", "response", "slot", "started_s", "target", "translated",
+        "writer",
     )
 
     def __init__(
@@ -86,7 +85,7 @@ class Attempt:
         self.may_retry, self._client_key = may_retry, client_key
         self.translated = canonical is not None
         self.keepalive = KeepAlive(keepalive_s) if keepalive_s else None
-        self._filters = NO_FILTERS
+        self.filters = NO_FILTERS
         self._state = SENDING
         self._error_body: ErrorBody | None = None
         self._buffered_bytes = self._unacknowledged = 0
@@ -158,13 +157,13 @@ class Attempt:
         return True
 
     def _finish_without_upload(self, slot: Slot, response: ResponseHead) -> None:
-        if not self._filters:
+        if not self.filters:
             slot.unfinished = False
         if slot.unfinished or slot.paused or response.length is None or slot.received() < response.length:
             return
         if self._state == READING_ERROR:
             self._finish_error(slot, response)
-        elif self._filters:
+        elif self.filters:
             self._finish_filtered(slot, response)
         else:
             self._complete(slot, response, response, b"")
@@ -188,11 +187,12 @@ class Attempt:
                 self._finish_error(slot, response)
             if self._state == ENDED:
                 return
-        if self._filters:
-            if slot.chunks or slot.unfinished:
-                slot.hold = not self._receive(slot, response)
-            if self.slot is slot and not slot.unfinished:  # otherwise the driver calls again
-                self._finish_filtered(slot, response)
+        if self.filters:
+            data = self._filter(slot, response) if slot.chunks or slot.unfinished else b""
+            if self.slot is slot and not slot.unfinished:
+                self._finish_filtered(slot, response, data)
+            elif data:  # the driver calls again
+                slot.hold = not self._send(response, data)
             return
         chunks, slot.chunks = slot.chunks, []
         self._complete(slot, response, response, chunks[0] if len(chunks) == 1 else b"".join(chunks))
@@ -220,19 +220,19 @@ class Attempt:
                 if fault is not None:
                     self._fail(fault)
                     return False
-                self._filters = chain_for(
+                self.filters = chain_for(
                     ai_request, self.target, self._canonical, response, self.may_retry, self.lease.endpoint.key_filter
                 )
             if self.keepalive is not None and takes_comments(response):
-                self._filters = (*self._filters, self.keepalive)
+                self.filters = (*self.filters, self.keepalive)
         self._state = FORWARDING
         return True
 
     def _may_send_head(self, response: ResponseHead) -> bool:
         """True if the head may be sent before the body: a stream may be silent for long."""
-        if not self._filters:
+        if not self.filters:
             return True
-        return not self.translated and response.media.is_stream and not any(filter_.holds for filter_ in self._filters)
+        return not self.translated and response.media.is_stream and not any(filter_.holds for filter_ in self.filters)
 
     def _commit(self, response: ResponseHead) -> None:
         """Commit the response: the client gets content of this attempt, and no other attempt may follow."""
@@ -243,7 +243,7 @@ class Attempt:
             slot.forget_body()
         if not writer.started:
             head = response
-            for filter_ in self._filters:
+            for filter_ in self.filters:
                 head = filter_.head(head)
             self._owner.attempt_begins_response(self, head)
             writer.head(head)
@@ -257,30 +257,44 @@ class Attempt:
         if self._state == READING_ERROR:
             self._buffer_error(slot)
             return True
-        chunks, slot.chunks = slot.chunks, []
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        writer, filters = self.writer, self._filters
-        if filters:
-            if self.translated and not response.media.is_stream:  # the renderer needs the whole body
-                self._buffered_bytes += len(data)
-                self._body.count_response(self._buffered_bytes, self._owner)
-            slot.unfinished = False
-            for filter_ in filters:
-                data = filter_.process(data)
-                if filter_.failure is not None:
-                    self._on_body_failure(slot, response, filter_.failure, data)
-                    return True
-                if filter_.unfinished:
-                    slot.unfinished = True
+        if self.filters:
+            data = self._filter(slot, response)
             if not data:
                 return True
-            if (ai_request := self._ai_request) is not None:
-                ai_request.last_piece = data
-                if ai_request.first_content_s < 0:
-                    ai_request.first_content_s = clock.monotonic()
-        if not writer.committed:
+        else:
+            chunks, slot.chunks = slot.chunks, []
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if not self.writer.committed:
             self._commit(response)
-        return writer.body(data)
+        return self.writer.body(data)
+
+    def _send(self, response: ResponseHead, data: bytes) -> bool:
+        """Send an output of the filters. Returns False if the client is slow."""
+        if not self.writer.committed:
+            self._commit(response)
+        return self.writer.body(data)
+
+    def _filter(self, slot: Slot, response: ResponseHead) -> bytes:
+        """Pass received pieces through the filters. Returns what is to be sent; empty if a filter reported a failure,
+        which is handled."""
+        chunks, slot.chunks = slot.chunks, []
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if self.translated and not response.media.is_stream:  # the renderer needs the whole body
+            self._buffered_bytes += len(data)
+            self._body.count_response(self._buffered_bytes, self._owner)
+        slot.unfinished = False
+        for filter_ in self.filters:
+            data = filter_.process(data)
+            if filter_.failure is not None:
+                self._on_body_failure(slot, response, filter_.failure, data)
+                return b""
+            if filter_.unfinished:
+                slot.unfinished = True
+        if data and (ai_request := self._ai_request) is not None:
+            ai_request.last_piece = data
+            if ai_request.first_content_s < 0:
+                ai_request.first_content_s = clock.monotonic()
+        return data
 
     def _on_body_failure(self, slot: Slot, response: ResponseHead, failure: Failure, data: bytes) -> None:
         """The body reports a failure. `data` is the output of the filters: content that is rendered already is sent
@@ -295,27 +309,31 @@ class Attempt:
         if self.slot is slot:
             self._fail(fault_of(failure), failure=failure)
 
-    def _finish_filtered(self, slot: Slot, response: ResponseHead) -> None:
-        data = b""
-        for filter_ in self._filters:
-            data = (filter_.process(data) if data else b"") + (b"" if filter_.failure is not None else filter_.finish())
+    def _finish_filtered(self, slot: Slot, response: ResponseHead, data: bytes = b"") -> None:
+        """Finish the filters, and complete the response. `data` is their output that has not been sent."""
+        rest = b""
+        for filter_ in self.filters:
+            rest = filter_.process(rest) if rest else b""
+            if filter_.failure is None:
+                rest += filter_.finish()
             if filter_.failure is not None:
-                self._on_body_failure(slot, response, filter_.failure, data)
+                if data:
+                    self._send(response, data)
+                self._on_body_failure(slot, response, filter_.failure, rest)
                 return
             if filter_.unfinished:
                 slot.unfinished = True
-        if data and (ai_request := self._ai_request) is not None:
-            ai_request.last_piece = data
+        if rest and (ai_request := self._ai_request) is not None:
+            ai_request.last_piece = rest
             if ai_request.first_content_s < 0:
                 ai_request.first_content_s = clock.monotonic()
+        data += rest
         if slot.unfinished:  # the driver calls again
             if data:
-                if not self.writer.committed:
-                    self._commit(response)
-                slot.hold = not self.writer.body(data)
+                slot.hold = not self._send(response, data)
             return
         head = response
-        for filter_ in self._filters:
+        for filter_ in self.filters:
             head = filter_.head(head)
         self._complete(slot, response, head, data)
 
@@ -323,15 +341,16 @@ class Attempt:
         """Complete the response: its last bytes are sent together with the end of the framing."""
         writer = self.writer
         trailers = slot.trailers if head is response and writer.route is not None and writer.route.trailers else None
-        if self._filters:
-            trailers = [*(trailers or ()), *(line for filter_ in self._filters if (line := filter_.trailer()))]
+        for filter_ in self.filters:
+            if line := filter_.trailer():
+                trailers = [*(trailers or ()), line]
         if not writer.committed:
             self.may_retry = False
             self._owner.attempt_begins_response(self, head)
             if not writer.started:
                 writer.head(head)
-        if (failure := reported_failure(self._filters, self.lease.endpoint.key_filter)) is not None:
-            self.reported = fault_of(failure)
+        failure = reported_failure(self.filters, self.lease.endpoint.key_filter) if self.filters else None
+        self.reported = None if failure is None else fault_of(failure)
         self._release(self._classify("", response, failure))
         writer.end(data, trailers)
         self._owner.attempt_completed(self)
@@ -368,23 +387,11 @@ class Attempt:
     def _on_transfer_failure(self, slot: Slot, errno: int, message: str) -> None:
         """The transfer failed. A committed response gets the remaining received bytes, then an incomplete end."""
         response = slot.response
-        detail = slot.protocol_error or (message if errno == NO_RESOURCES else f"curl {errno}: {message}")
-        if slot.protocol_error:
-            code = "upstream_malformed"
-        elif response is None and slot.pool.only_http2 and is_unprocessed(errno, message):
-            code, detail = "upstream_unprocessed", "GOAWAY or refused stream"
-        else:
-            code = code_of(errno, message) if errno else "upstream_closed"
-        if response is not None and self.writer.committed:
-            if code == "upstream_closed":
-                code = "upstream_cut"
-            if slot.chunks and self._state == FORWARDING:
-                self._receive(slot, response)
-                if self.slot is not slot:
-                    return
-        elif response is not None and code == "upstream_closed":
-            code = "upstream_cut"
-        self._fail(ExchangeError(code, detail), was_sent=errno in AFTER_HANDSHAKE)
+        if response is not None and self.writer.committed and slot.chunks and self._state == FORWARDING:
+            self._receive(slot, response)
+            if self.slot is not slot:
+                return
+        self._fail(slot.fault(errno, message), was_sent=errno in AFTER_HANDSHAKE)
 
     def fail(self, fault: ExchangeError) -> None:
         """End the attempt because a timeout has expired."""
@@ -491,8 +498,3 @@ class Attempt:
             return 0
         error_bytes = 0 if self._error_body is None else self._error_body.size_bytes
         return slot.insize + slot.queued + self._buffered_bytes + error_bytes
-
-    @property
-    def filters(self) -> tuple[Filter, ...]:
-        """The filters of the response, which report to the record."""
-        return self._filters

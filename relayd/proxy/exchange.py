@@ -252,8 +252,9 @@ class Exchange:
             body.recount(attempt.slot)
         if self.ai_request is not None:
             self.ai_request.release_request()
-        route = self.route
-        if route is not None and (head.has_location or route.resilience or self.charge or self.client_session):
+        resilience = None if self.route is None else self.route.resilience
+        tells_attempts = resilience is not None and resilience.tells_attempts
+        if head.has_location or self.charge or self.client_session or self.queue_note or tells_attempts:
             self.annotate_head(head, attempt)
 
     def reads_error(self, classification: Classification) -> bool:

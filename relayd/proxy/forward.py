@@ -50,7 +50,7 @@ def enter_target(exchange: Exchange, loop: RetryLoop) -> None:
     exchange.record.upstream = upstream.name
     if upstream is not route.upstream:
         exchange.timeouts = merged_timeouts(route.config.timeouts, upstream.spec.timeouts)
-    if exchange.ai_request is not None:
+    if exchange.ai_request is not None and exchange.ai_request.stream:
         exchange.ai_request.apply_keepalive(target, route.resilience)
     if (target.limit_set is not None or exchange.charge is not None) and not has_room(exchange, loop):
         return

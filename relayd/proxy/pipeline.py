@@ -254,7 +254,7 @@ def cors(exchange: Exchange) -> Step:
 def authorise(exchange: Exchange) -> Step:
     """Identify the consumer, and check that the route allows it."""
     assert exchange.route is not None
-    if exchange.plan.consumers.is_used or exchange.route.allow is not None:
+    if exchange.route.allow is not None or exchange.plan.consumers.is_used:
         identify(exchange, (exchange.route,))
     return None
 
@@ -323,18 +323,21 @@ def read_body(exchange: Exchange) -> Step:
     body, route = exchange.body, exchange.route
     if route is None or route.resilience is None:
         return None
-    head, go_on, decides = exchange.head, partial(resume, exchange), model_decides(route.resilience, exchange.identity)
-    if not body.whole and body.probe is None and needs_buffering(route.resilience, head, decides):
-        if decides:
-            require_readable(head)
-        body.start_buffering(route.body_limit, go_on, exchange, head.length, form_finder(head, refuses=decides)
-                    or BodyInspection(exchange, route if decides else None))  # fmt: skip
+    head, decides = exchange.head, model_decides(route.resilience, exchange.identity)
+    if body.data is None:
+        if body.present and body.probe is None and needs_buffering(route.resilience, head, decides):
+            if decides:
+                require_readable(head)
+            body.start_buffering(
+                route.body_limit, partial(resume, exchange), exchange, head.length,
+                form_finder(head, refuses=decides) or BodyInspection(exchange, route if decides else None),
+            )
+            return WAIT
+    elif len(body.data) > PARSED_BYTES and not is_form(head) and not is_inspected(
+        exchange, route if decides else None, partial(resume, exchange)
+    ):
         return WAIT
-    is_large = body.data is not None and len(body.data) > PARSED_BYTES and not is_form(head)
-    if is_large and not is_inspected(exchange, route if decides else None, go_on):
-        return WAIT
-    form = form_of(exchange)
-    if head.model is None and form is not None:
+    if head.model is None and body.probe is not None and (form := form_of(exchange)) is not None:
         if decides and body.whole:
             head.model = deciding_model(head, body.data, None, form)
         else:

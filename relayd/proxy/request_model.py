@@ -101,18 +101,19 @@ def deciding_model(
     if not body:
         return agreed_model(head, "")
     require_readable(head)
-    if is_form(head):
-        if form is None:
-            form = FormFinder(_boundary(head))
-            form.feed(body)
-        form.end()
-        return agreed_model(head, form.model or "")
-    json_body = json_body or inspect_json(body)
+    if json_body is None:
+        if is_form(head):
+            if form is None:
+                form = FormFinder(_boundary(head))
+                form.feed(body)
+            form.end()
+            return agreed_model(head, form.model or "")
+        json_body = inspect_json(body)
     if json_body.refusal_reason:
         raise unclear(json_body.refusal_reason)
     if head.type_line not in _USUAL_TYPES:
         in_other_reading(head, body)
-    verb = _ollama_verb(head.path)
+    verb = _OLLAMA_VERBS[head.path]
     model = json_body.model if verb is None else _model_in_ollama_body(verb, json_body)
     return agreed_model(head, model or "", json_body)
 
@@ -120,7 +121,7 @@ def deciding_model(
 def agreed_model(head: RequestHead, model: str, json_body: JsonBody | None = None) -> str:
     """The model that all places of a request name; empty for none. `model` is the body's own, `json_body` a JSON body.
     Raises ExchangeError if two places differ."""
-    in_path = model_in_path(head.path)
+    in_path = _MODELS[head.path]
     others = [*in_query(head), *in_fields(head)] if head.query or head.overrides else []
     if json_body is not None:
         others += in_body(head, json_body)
@@ -139,7 +140,7 @@ def agreed_model(head: RequestHead, model: str, json_body: JsonBody | None = Non
 
 def model_key(head: RequestHead, json_body: JsonBody) -> str:
     """The member of a body that names the model. On some paths of Ollama it is not `model`."""
-    verb = _ollama_verb(head.path)
+    verb = _OLLAMA_VERBS[head.path]
     return "model" if verb is None else _ollama_key(verb, json_body)
 
 
@@ -152,6 +153,9 @@ def _ollama_verb(path: bytes) -> bytes | None:
         if (match := _OLLAMA_PATH.search(reading)) is not None:
             return match[1]
     return None
+
+
+_OLLAMA_VERBS: Memo[bytes | None] = Memo(_ollama_verb)
 
 
 def _ollama_key(verb: bytes, json_body: JsonBody) -> str:

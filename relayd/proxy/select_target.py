@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
+from relayd.access.identity import Identity
 from relayd.money import amount_text
 from relayd.plan.plan import Plan, Resilience, Target
 from relayd.protocols.dialect import Dialect, Refused, RequestContext
@@ -22,10 +23,11 @@ from relayd.proxy.authorisation import check_model, require_model
 from relayd.proxy.cost import image_steps, record_cost
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.request_context import context_of
-from relayd.proxy.request_model import FormFinder, deciding_model, model_decides
+from relayd.proxy.request_model import FormFinder, deciding_model, is_form, model_decides
 from relayd.proxy.respond import WAIT, Answer, Wait, answer
 from relayd.proxy.retry_loop import RetryLoop
 from relayd.upstream.shares import fraction_of
+from relayd.wire.body import inspect_json
 from relayd.wire.json_steps import Steps
 
 Filter = Callable[[str], bool]
@@ -65,35 +67,40 @@ def select(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | W
             found = choose_targets(exchange, resilience, ai_request)
         except Refused as refused:
             return refused_answer(route, refused, exchange.request_id.decode("latin-1"))
-        if isinstance(found, Generator):
-            return local_answer_of(ai_request) if exchange.work(found, partial(resume, exchange)) else WAIT
         if isinstance(found, Answer):
             return found
+        if not isinstance(found, tuple):
+            return local_answer_of(ai_request) if exchange.work(found, partial(resume, exchange)) else WAIT
         targets = found
-    exchange.retry_loop = RetryLoop(targets, hash_key(exchange, targets[0], body))
+    affinity = None if targets[0].upstream.affinity is None else hash_key(exchange, targets[0], body)
+    exchange.retry_loop = RetryLoop(targets, affinity)
     return None
 
 
 def make_ai_request(exchange: Exchange, resilience: Resilience, dialect: Dialect) -> AiRequest:
     """Create the AI request of an exchange. Raises ExchangeError if the model decides and is ambiguous."""
-    head, gateway, socket_memory = exchange.head, exchange.gateway, exchange.down.socket_memory
-    body, probe = exchange.body, exchange.body.probe
+    head, body, probe = exchange.head, exchange.body, exchange.body.probe
     form = probe if isinstance(probe, FormFinder) else None
+    if body.data and body.json_body is None and not is_form(head):
+        body.json_body = inspect_json(body.data)
     if head.model is None and model_decides(resilience, exchange.identity):
         head.model = deciding_model(head, body.data, body.json_body, form)
-
-    def make_context() -> RequestContext:
-        memory = gateway.memory(exchange.consumer or f"@{exchange.record.client}")
-        return context_of(head, exchange.request_id, memory, gateway.seal_key, socket_memory)
-
     ai_request = AiRequest(
-        dialect, head, body.data, make_context, is_socket=socket_memory is not None, json_body=body.json_body, form=form
+        dialect, head, body.data, partial(make_context, exchange), is_socket=exchange.down.socket_memory is not None,
+        json_body=body.json_body, form=form,
     )
     if exchange.route is not None:
         ai_request.backend_names = exchange.route.config.backend_names
         if exchange.route.config.tells_cost and exchange.plan.prices is not None:
             ai_request.cost_text = partial(cost_text_of, exchange)
     return ai_request
+
+
+def make_context(exchange: Exchange) -> RequestContext:
+    """The context of a request for dialects."""
+    gateway = exchange.gateway
+    memory = gateway.memory(exchange.consumer or f"@{exchange.record.client}")
+    return context_of(exchange.head, exchange.request_id, memory, gateway.seal_key, exchange.down.socket_memory)
 
 
 def images_are_counted(exchange: Exchange, ai_request: AiRequest, resume: Callable[[Exchange], None]) -> bool:
@@ -120,7 +127,8 @@ def choose_targets(
 ) -> tuple[Target, ...] | Answer | Steps[None]:
     """The first target and its fallbacks, or the response, or the steps after which there is a local response. Raises
     Refused."""
-    if ai_request.has_local_answer and (local := local_answer_of(ai_request)) is not None:
+    answers_locally = ai_request.dialect.answers_locally
+    if answers_locally and ai_request.has_local_answer and (local := local_answer_of(ai_request)) is not None:
         return local
     if not resilience.by_model:
         first = pick_target(resilience, split_position(exchange, resilience, ai_request.body))
@@ -130,13 +138,16 @@ def choose_targets(
         return (first, *resilience.fallbacks) if found is None else found
     if ai_request.is_token_count and (counting := counting_targets(exchange, resilience, ai_request)):
         return counting
-    found = ai_request.stored_answer_steps() or local_answer_of(ai_request) or model_list_answer(exchange, ai_request)
-    if found is not None:
+    if answers_locally and (found := ai_request.stored_answer_steps() or local_answer_of(ai_request)) is not None:
         return found
+    if (listing := model_list_answer(exchange, ai_request)) is not None:
+        return listing
     if not ai_request.model and ai_request.is_translatable:
         ai_request.require_model()
-    targets = targets_for_model(exchange.plan, ai_request.model, usable_models(exchange))
     model = ai_request.model
+    targets = targets_for_model(exchange.plan, model, exchange.identity)
+    if not resilience.fallbacks:
+        return targets
     present = {(target.upstream, target.model or model) for target in targets}
     return (*targets, *(one for one in resilience.fallbacks if (one.upstream, one.model or model) not in present))
 
@@ -146,32 +157,31 @@ def counting_targets(exchange: Exchange, resilience: Resilience, ai_request: AiR
     targets: tuple[Target, ...] = tuple(target for _, target in resilience.split)
     if resilience.by_model:
         try:
-            targets = targets_for_model(exchange.plan, ai_request.model, usable_models(exchange))
+            targets = targets_for_model(exchange.plan, ai_request.model)
         except Refused:
             return ()
     own = tuple(target for target in targets if not ai_request.differs_in_dialect(target))
     return own if own and own[0] is targets[0] else ()
 
 
-def targets_for_model(plan: Plan, model: str, may_use: Filter | None = None) -> tuple[Target, ...]:
-    """The targets of a model according to `models:`. `may_use` limits the models that a refusal lists. Raises
-    Refused."""
+def targets_for_model(plan: Plan, model: str, identity: Identity | None = None) -> tuple[Target, ...]:
+    """The targets of a model according to `models:`. Raises Refused with a list of the models that the consumer may
+    use."""
     models = plan.models
     assert models is not None
     if not model:
         raise Refused("The request names no model.", param="model")
     found = models.resolve(model)
     if found is None:
-        raise Refused(models.unknown(model, may_use), param="model", code="model_not_found", status=404)
+        raise Refused(models.unknown(model, usable_models(identity)), param="model", code="model_not_found", status=404)
     targets = plan.model_targets[found.rule]
     if found.model == (targets[0].model or model):
         return targets
     return (replace(targets[0], model=found.model), *targets[1:])
 
 
-def usable_models(exchange: Exchange) -> Filter | None:
+def usable_models(identity: Identity | None) -> Filter | None:
     """True for the names of models that the consumer may use; None if it may use all."""
-    identity = exchange.identity
     return None if identity is None or identity.models is None else identity.may_use
 
 
@@ -211,7 +221,7 @@ def model_list_answer(exchange: Exchange, ai_request: AiRequest) -> Answer | Non
     asked = requested_listing(ai_request.context.path)
     if asked is None:
         raise Refused("This path is not served here; on this route, a request must name a model.", status=404)
-    usable, created_s = usable_models(exchange), exchange.plan.created_s
+    usable, created_s = usable_models(exchange.identity), exchange.plan.created_s
     listing = models.listed(usable, models_from_upstreams(exchange.plan))
     shape = shape_for(ai_request.dialect, ai_request.context.path, ai_request.context.headers)
     if not asked:
@@ -228,7 +238,7 @@ def model_list_answer(exchange: Exchange, ai_request: AiRequest) -> Answer | Non
 def restrict_listing(exchange: Exchange, ai_request: AiRequest) -> None:
     """Restrict an endpoint's list of models to those that the consumer may use. Raises ExchangeError for another
     model."""
-    usable = usable_models(exchange)
+    usable = usable_models(exchange.identity)
     if usable is None or exchange.head.method not in (b"GET", b"HEAD"):
         return
     asked = requested_listing(ai_request.context.path)

@@ -145,7 +145,7 @@ def fields_of(
             remaining = _without_keys_of(head)
         if key_fields and (head.names is None or not key_fields.isdisjoint(head.names)):
             remaining = without(remaining, key_fields)
-        if upstream.protocol != "plain" and head.get(b"cookie") is not None:
+        if upstream.protocol != "plain" and (head.names is None or b"cookie" in head.names):
             remaining = without(remaining, _COOKIE)  # an AI API uses no cookies
     if model is not None and head.overrides:
         remaining = list(map(line_with_model, remaining, repeat(model)))

@@ -18,7 +18,7 @@ from relayd.telemetry.descriptor import Descriptor
 from relayd.telemetry.journal import colours_wanted, spaced
 from relayd.telemetry.native import PRIORITIES, Native, field, is_journal
 from relayd.telemetry.outcome import Record
-from relayd.telemetry.text import COLOURS, DIM, GREEN, RESET, Stamp, plain, quoted, safe
+from relayd.telemetry.text import COLOURS, DIM, GREEN, QUOTED, RESET, Stamp, plain, quoted, safe
 from relayd.wire.redact import mask_query
 
 FLUSH_CHARS = 64 * 1024  # buffered characters that cause a flush before the timer
@@ -259,6 +259,6 @@ def more_of(r: Record) -> list[tuple[str, str | int | float]]:
 def json_more(r: Record) -> str:
     """The optional members, each with a leading comma."""
     return "".join([
-        f',"{name}":"{quoted(value)}"' if value.__class__ is str
+        f',"{name}":"{QUOTED[value]}"' if value.__class__ is str
         else f',"{name}":{"true" if value is True else value}' for name, value in more_of(r)
     ])

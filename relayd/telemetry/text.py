@@ -7,6 +7,7 @@ import time
 from relayd.wire.redact import escape
 
 COLOURS = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
+MAX_QUOTED = 4096
 DIM, GREEN, RESET = "\x1b[2m", "\x1b[32m", "\x1b[0m"
 
 
@@ -28,6 +29,20 @@ def safe(text: str) -> str:
 def quoted(text: str) -> str:
     """A string escaped for the inside of a JSON string: escaped as by `safe`, then for JSON."""
     return text if plain(text) else _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
+
+
+class _Quoted(dict[str, str]):
+    """The results of `quoted` for values that many records share, e.g. names of models. Bounded, as clients choose
+    some of them."""
+
+    def __missing__(self, text: str) -> str:
+        value = quoted(text)
+        if len(self) < MAX_QUOTED and len(text) <= 256:
+            self[text] = value
+        return value
+
+
+QUOTED = _Quoted()
 
 
 class Stamp:

@@ -156,7 +156,8 @@ class RequestHead:
         """All values of the field with this lower-case name, in order."""
         size, lines, positions = len(name), self.lines, self.positions
         if positions is not None:
-            return [lines[index][size + 1 :].strip(b" \t") for index in positions.get(name, ())]
+            indices = positions.get(name)
+            return [lines[index][size + 1 :].strip(b" \t") for index in indices] if indices else []
         return [
             line[size + 1 :].strip(b" \t") for line in lines
             if line[size : size + 1] == b":" and line[:size].lower() == name

@@ -22,7 +22,7 @@ class TapUsage(Filter):
     """A body that arrives in one piece is read at the end; a stream is read as it passes."""
 
     __slots__ = (
-        "_ai_request", "_delimited", "_format", "_length", "_response", "_search_facts", "_tail", "_tap", "_whole_body",
+        "_ai_request", "_format", "_length", "_response", "_search_facts", "_tail", "_tap", "_whole_body",
     )
 
     def __init__(self, ai_request: AiRequest, tap_format: TapFormat, response: ResponseHead) -> None:
@@ -30,9 +30,7 @@ class TapUsage(Filter):
         self._ai_request = ai_request
         self._format = tap_format
         self._response = response
-        self._length = response.length if not response.coding else None
-        # Without a length or chunks, the body ends with the connection: only its content shows if it is complete.
-        self._delimited = response.length is not None or response.chunked or not response.media.is_stream
+        self._length = response.length if not response.coding_line else None
         # Set while all data so far are whole frames, and some further frames need not be observed.
         self._search_facts: Callable[[bytes], object] | None = None
         self._tap: Tap | None = None
@@ -57,8 +55,11 @@ class TapUsage(Filter):
 
     def finish(self) -> bytes:
         """Check that a stream that ended with its connection is complete."""
-        tap = self._tap
-        if not self._delimited and tap is not None and b"[DONE]" not in self._tail[-64:] and not tap.observed.finish:
+        tap, response = self._tap, self._response
+        if tap is None or response.length is not None or response.chunked or not response.media.is_stream:
+            return b""
+        # Without a length or chunks, the body ends with the connection: only its content shows if it is complete.
+        if b"[DONE]" not in self._tail[-64:] and not tap.observed.finish:
             self.failure = Failure(502, "the stream ended without its final event", code="upstream_cut")
         return b""
 

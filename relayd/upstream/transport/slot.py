@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import pycurl
 
 from relayd import clock
+from relayd.errors import ExchangeError
+from relayd.upstream.transport.faults import NO_RESOURCES, code_of, is_unprocessed
 from relayd.upstream.transport.kernel_buffer import bound_new_connection, unacknowledged
 from relayd.upstream.transport.names import Name, Route
 from relayd.wire.key_filter import KeyFilter
@@ -307,6 +309,17 @@ class Slot:
     def received(self) -> int:
         """Bytes of the response body received so far."""
         return int(GETINFO(self.curl, _RECEIVED))
+
+    def fault(self, errno: int, message: str) -> ExchangeError:
+        """The error of this transfer, which has failed. `errno` and `message` are what the driver reports."""
+        if self.protocol_error:
+            return ExchangeError("upstream_malformed", self.protocol_error)
+        if self.response is None and self.pool.only_http2 and is_unprocessed(errno, message):
+            return ExchangeError("upstream_unprocessed", "GOAWAY or refused stream")
+        code = code_of(errno, message) if errno else "upstream_closed"
+        if self.response is not None and code == "upstream_closed":
+            code = "upstream_cut"
+        return ExchangeError(code, message if errno == NO_RESOURCES else f"curl {errno}: {message}")
 
     def reached(self) -> bool:
         """True if a connection was established, so that a part of the request may have been sent."""

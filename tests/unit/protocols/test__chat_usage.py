@@ -17,6 +17,8 @@ from relayd.usage import Usage
     ({"prompt_tokens": 9, "completion_tokens": 4, "prompt_cache_hit_tokens": 8}, Usage(9, 4, 8)),
     ({"prompt_tokens": 9, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2}, Usage(9, 0, 3, 2)),
     ({"input_tokens": 9, "output_tokens": 4}, Usage(9, 4)),
+    ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 0}, "prompt_cache_hit_tokens": 8,
+      "completion_tokens_details": {}, "reasoning_tokens": 2}, Usage(9, 0, 8, 0, 2)),
     ({"prompt_tokens": "9", "completion_tokens": None, "prompt_tokens_details": 7}, Usage()),
 ])  # fmt: skip
 def test_imitators_are_read_too(usage: dict[str, Any], read: Usage) -> None:

@@ -213,6 +213,7 @@ def test_nothing_makes_it_raise(dialect: str, pieces: list[bytes], coding: str) 
 @pytest.mark.parametrize("body", [
     json.dumps(RESPONSE).encode(), b'{"model":"m","usage":{"prompt_tokens":1}}', b'[{"usageMetadata":{"promptTokenCount":3}}]',
     b'{"eval_count":3,"done_reason":"stop"}', b"{", b"", b"<html>", b' {"usage":{"input_tokens":2}}', b'{"usage":[1]}',
+    b'{"usage":{"prompt_tokens":null,"input_tokens":null}}', b'{"usage":{"prompt_tokens":0,"completion_tokens":null}}',
     b'{"choices":[{"finish_reason":7},{"finish_reason":"stop"}]}', b'{"message":{"model":"x","usage":{"input_tokens":1}}}',
 ])
 def test_a_whole_answer_is_seen_at_once_as_in_passing(dialect: str, body: bytes) -> None:

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.telemetry.text import Stamp, plain, quoted, safe
+from relayd.telemetry.text import MAX_QUOTED, QUOTED, Stamp, plain, quoted, safe
 
 
 @given(st.text())
@@ -33,6 +33,16 @@ def test_plain_text_is_just_what_needs_no_escaping(text: str) -> None:
 def test_quotes_and_backslashes_and_line_ends_are_escaped() -> None:
     assert safe('a"\\\n\x1b[31m') == "a\\x22\\x5c\\x0a\\x1b[31m"
     assert json.loads(f'"{quoted(chr(10))}"') == "\\x0a"
+
+
+def test_the_values_that_clients_choose_are_cached_up_to_a_bound() -> None:
+    long = '"' * 257
+    assert QUOTED[long] == quoted(long) and long not in QUOTED
+    assert QUOTED['a"b'] == QUOTED['a"b'] == quoted('a"b')
+    for number in range(MAX_QUOTED + 9):
+        assert QUOTED[f"model-{number}"] == f"model-{number}"
+    assert len(QUOTED) == MAX_QUOTED and QUOTED["another\n"] == quoted("another\n")
+    QUOTED.clear()
 
 
 def test_the_stamp_is_utc_with_milliseconds_and_goes_on_within_and_across_seconds() -> None:

@@ -212,6 +212,8 @@ def test_keys_over_plain_http_are_a_caution_except_on_this_machine() -> None:
 class OneField:
     """A head with one value in every field."""
 
+    names = None
+
     def __init__(self, value: bytes) -> None:
         self.value = value
 

@@ -328,3 +328,27 @@ async def test_pieces_of_any_size_are_sent_in_order_and_small_ones_are_no_object
         assert slot.queued == len(body) and len(slot.queue or ()) < 6
         assert (await keeper.done()).status == 200
         assert upstream.requests[-1].body == body
+
+
+async def test_a_failed_transfer_is_an_error_by_what_had_arrived(client: StreamClient) -> None:
+    gate = asyncio.Event()
+
+    async def script(peer: Peer, message: Message) -> None:
+        await gate.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na")
+        await asyncio.Event().wait()
+
+    async with Upstream(script) as upstream:
+        keeper = begin(pool_of(client, upstream.endpoint))
+        slot = keeper.slot
+        assert slot is not None
+        assert slot.fault(52, "Empty reply").kind.code == slot.fault(0, "").kind.code == "upstream_closed"
+        assert slot.fault(28, "late").kind.code == "connect_timeout" and slot.fault(28, "late").detail == "curl 28: late"
+        assert slot.fault(-1, "no descriptor").kind.code == "out_of_resources"
+        assert slot.fault(-1, "no descriptor").detail == "no descriptor"
+        gate.set()
+        await keeper.head()
+        assert slot.fault(56, "reset").kind.code == slot.fault(0, "").kind.code == "upstream_cut"
+        slot.protocol_error = "a control character"
+        assert slot.fault(23, "").kind.code == "upstream_malformed" and slot.fault(23, "").detail == "a control character"
+        keeper.cancel()
