@@ -24,6 +24,7 @@ VERSION = 1
 MOST_PIECES = 4096
 PIECE_BYTES = 64 * 1024  # the rest of an answer of more pieces is replayed in such pieces
 STEP_BYTES = 4096
+MOST_S, MOST_TOKENS = 1e12, 1 << 40  # of a stored value that somebody else has written
 _CONTENT = (TextDelta, RefusalDelta, ReasoningDelta, ToolStart)
 _ENDINGS = frozenset({"stop", "length", "tool_calls"})
 
@@ -68,7 +69,9 @@ def from_json(value: Any) -> CachedAnswer | None:
     if not isinstance(value, dict) or value.get("version") != VERSION:
         return None
     stored_s, content_type, sizes, body = value.get("at"), value.get("type"), value.get("sizes"), value.get("body")
-    if not isinstance(stored_s, int | float) or not isinstance(content_type, str) or not isinstance(body, str):
+    if not isinstance(stored_s, int | float) or not 0 < stored_s < MOST_S:
+        return None
+    if not isinstance(content_type, str) or not isinstance(body, str) or not (content_type and body):
         return None
     if not isinstance(sizes, list) or not all(isinstance(one, int) and one > 0 for one in sizes):
         return None
@@ -90,7 +93,7 @@ def _usage(value: object) -> Usage | None:
     if not isinstance(value, Mapping):
         return None
     counts = {name: value.get(name) for name in ("input", "output", "cached_read", "cache_creation", "reasoning")}
-    if not all(isinstance(one, int) and one >= 0 for one in counts.values()):
+    if not all(isinstance(one, int) and 0 <= one < MOST_TOKENS for one in counts.values()):
         return None
     return Usage(**counts)  # type: ignore[arg-type]  # checked above
 

@@ -319,7 +319,11 @@ def _optional(text: str | None) -> tuple[int, str]:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
+    """The text of these bytes; empty, which is no JSON, if somebody else has written other bytes than UTF-8."""
+    try:
+        return raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _texts(reply: Any) -> list[str]:
@@ -330,5 +334,5 @@ def _value(text: str) -> Any:
     """The value of a text; None for a text that is not JSON, which somebody else has written."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -184,7 +184,7 @@ class Store:
             return None
         try:
             return json.loads(text)
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             self._damaged((_stored(space), _stored(key)), str(fault))
             return None
 

@@ -79,7 +79,10 @@ def parse_steps(json_body: JsonBody) -> Steps[dict[str, Any]]:
 def parse_text_steps(text: str) -> Steps[Any]:
     """As `parse_document_steps`, of a text, which may contain lone surrogates."""
     if len(text) <= CHUNK_BYTES:
-        return DECODER.decode(text)
+        try:
+            return DECODER.decode(text)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     document = text.encode("utf-8", "surrogatepass")
     yield
     return (yield from _Parser(document, scan, len(document), "surrogatepass").document())

@@ -186,6 +186,29 @@ def test_two_instances_share_answers_in_redis_and_go_on_without_it(tmp_path: Pat
         assert ask(two, CHAT, BACK, body_of(CHAT, BACK)).status == 200
 
 
+@needs_redis()
+def test_what_somebody_else_wrote_into_redis_is_no_hit_and_no_failed_request(tmp_path: Path) -> None:
+    with Redis(tmp_path / "redis") as redis:
+        store = {"kind": "redis", "url": redis.url, "prefix": "test", "timeout": "5s"}
+        with caching(tmp_path / "one", change={"store": store}) as running:
+            until(lambda: not running.relay.status()["store"]["degraded"])
+            body = body_of(CHAT, BACK)
+            first(running, CHAT, BACK, body)
+            until(lambda: not running.relay.status()["store"]["waiting"])
+            (texts,) = redis.keys("*cached*texts*") or redis.keys("*cache:*texts*")
+            key, value = redis.ask("HGETALL", texts)
+            known = json.loads(value)
+            for wrong in (
+                b"", b"garbage", bytes(range(256)), b"[" * 5000, b'{"version":1,"at":' + b"[" * 100_000,
+                *(json.dumps(known | change).encode() for change in (
+                    {"at": 10**400}, {"at": float("nan")}, {"body": ""}, {"type": ""}, {"type": "a\r\nX: y"}, {"body": "\ud800"})),
+            ):  # fmt: skip
+                redis.ask("HSET", texts, key, wrong)
+                found = ask(running, CHAT, BACK, body)
+                assert found.status == 200 and use_of(found)[0] == "miss", (wrong[:80], found.body)
+                until(lambda: not running.relay.status()["store"]["waiting"])
+
+
 def test_a_reload_changes_the_time_to_live_of_what_is_kept(tmp_path: Path) -> None:
     with caching(tmp_path) as running:
         body = body_of(CHAT, BACK)

@@ -215,8 +215,9 @@ async def test_somebody_elses_text_counts_as_absent_and_who_cannot_wait_finds_no
         space.put("a", 1)
         await written(store)
         assert run_steps(space.get_steps("a")) in (1, None) and store.get("team", "a", 60.0) == 1
-        redis.ask("HSET", store._writes.keys_of("team")[1], "a", "{broken")
-        assert await result(space.get_steps("a")) is None and space.get("a") is None
+        for text in ("{broken", "", bytes(range(256)), "[" * 50_000, "[" * 500_000):
+            redis.ask("HSET", store._writes.keys_of("team")[1], "a", text)
+            assert await result(space.get_steps("a")) is None and space.get("a") is None
 
 
 async def test_a_store_that_a_reload_has_replaced_sends_what_waits_and_takes_nothing_more(redis: Redis) -> None:
