@@ -35,6 +35,7 @@ VOLATILE = frozenset((
     "server-timing", "request-id", "cf-ray", "openai-processing-ms", "set-cookie", "etag",
 ))  # fmt: skip
 LINES = 400
+COMPARED = 5000  # lines of each side whose difference is shown: finding it takes quadratic time
 
 
 class Difference:
@@ -61,8 +62,11 @@ class Difference:
 
     def body_diff(self) -> list[str]:
         """The difference of the contents as a unified diff."""
-        found = difflib.unified_diff(*self.contents, "captured", "replayed", lineterm="")
-        return [plain(line) for line in found]
+        first, second = (one[:COMPARED] for one in self.contents)
+        found = [plain(line) for line in difflib.unified_diff(first, second, "captured", "replayed", lineterm="")]
+        if max(map(len, self.contents)) > COMPARED and self.contents[0] != self.contents[1]:
+            found.append(f"... lines after the first {COMPARED} are not shown; they count for the result")
+        return found
 
     def fields(self) -> Iterator[tuple[str, str, str]]:
         """The fields that differ: name, captured value, replayed value; empty for none."""

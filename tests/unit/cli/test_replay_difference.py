@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relayd.cli.replay_difference import Difference
+from relayd.cli.replay_difference import COMPARED, Difference
 
 
 def document(body: bytes, *fields: str, status: int = 200, dialect: str = "", **members: Any) -> dict[str, Any]:
@@ -54,6 +54,15 @@ def test_ai_responses_are_compared_by_what_they_say() -> None:
     other = {"tool_calls": [{"id": "d", "type": "function", "function": {"name": "f", "arguments": '{"a":2}'}}]}
     assert not compared(chat("", "1", "tool_calls", **call), chat("", "1", "tool_calls", **other)).is_same
     assert "+ho" in compared(chat("hi", "1"), chat("ho", "1")).body_diff()
+
+
+def test_of_very_long_contents_the_first_lines_are_shown_and_all_count() -> None:
+    lines = [str(number) for number in range(COMPARED)]
+    first, second = (document("\n".join([*lines, end]).encode()) for end in ("a", "b"))
+    found = Difference(first, second)
+    assert not found.is_same and found.body_diff() == [f"... lines after the first {COMPARED} are not shown; they count for the result"]
+    same = Difference(first, first)
+    assert same.is_same and same.body_diff() == []
 
 
 def test_a_body_that_was_cut_is_not_compared() -> None:
