@@ -48,7 +48,7 @@ class Space:
             return None
         try:
             return (yield from parse_text_steps(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.get(key)  # which knows what to do with a damaged value
 
     def text_steps(self, key: str) -> Steps[str | None]:
