@@ -23,6 +23,7 @@ def amount_of(text: str) -> int:
 
 def amount_text(nano: int) -> str:
     """The shortest decimal number that is this amount in nano-units: 2_500_000_000 is 2.5."""
-    sign = "-" if nano < 0 else ""
-    whole, fraction = divmod(abs(nano), NANO)
-    return f"{sign}{whole}.{fraction:09d}".rstrip("0").rstrip(".") if fraction else f"{sign}{whole}"
+    if nano < 0:
+        return f"-{amount_text(-nano)}"
+    whole, fraction = divmod(nano, NANO)
+    return f"{whole}.{fraction:09d}".rstrip("0") if fraction else str(whole)

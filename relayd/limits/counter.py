@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import field
-from typing import NamedTuple
 
 from relayd.dataclass import dataclass
 from relayd.limits.window import Moment, Span, Window
@@ -14,6 +13,7 @@ from relayd.schema.units import format_duration
 from relayd.wire.glob import Glob
 
 REQUESTS, INPUT, OUTPUT, TOTAL, COST = "requests", "input", "output", "total", "cost"
+KINDS = {REQUESTS: "requests", TOTAL: "tokens", INPUT: "input", OUTPUT: "output"}
 ESTIMATED_OUTPUT_TOKENS = 4096
 _LONGEST_VALUE = 128
 _ALL = Glob.of_model("*")
@@ -24,23 +24,11 @@ def format_span(span: Span) -> str:
     return format_duration(span.length_ms / 1000) if span.length_ms else span.kind
 
 
-class Amounts(NamedTuple):
-    """What one request uses. `cost` is in nano-units of the currency."""
-
-    requests: int = 0
-    input: int = 0
-    output: int = 0
-    cost: int = 0
-
-    def of(self, measure: str) -> int:
-        """The amount of one measure; `total` tokens are input and output."""
-        if measure == REQUESTS:
-            return self.requests
-        if measure == TOTAL:
-            return self.input + self.output
-        if measure == COST:
-            return self.cost
-        return self.input if measure == INPUT else self.output
+def tokens_of(measure: str, input_tokens: int, output_tokens: int) -> int:
+    """The tokens of one measure; `total` are input and output."""
+    if measure == TOTAL:
+        return input_tokens + output_tokens
+    return input_tokens if measure == INPUT else output_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +96,17 @@ def is_of(key: str, owner: str) -> bool:
 
 class Counter:
     """A rule with the window of its use. `value` is that of `each`. `warn_at` are the thresholds in units of the
-    measure, ascending."""
+    measure, ascending. `allowance` is what its clients are told of it: the kind, the limit, and the length of a sliding
+    span in milliseconds (0 without one); None if they are told nothing."""
 
-    __slots__ = ("counts_only", "limit", "rule", "sliding", "value", "warn_at", "window")
+    __slots__ = ("allowance", "counts_only", "limit", "measure", "rule", "sliding", "value", "warn_at", "window")
 
     def __init__(self, rule: Rule, window: Window, value: str = "") -> None:
         self.rule, self.window, self.value = rule, window, value
-        self.limit, self.counts_only, self.sliding = rule.limit, rule.counts_only, rule.span.length_ms > 0
+        self.measure, self.limit, self.counts_only = rule.measure, rule.limit, rule.counts_only
+        self.sliding = rule.span.length_ms > 0
+        kind = None if rule.counts_only else KINDS.get(rule.measure)
+        self.allowance = None if kind is None else (kind, rule.limit, rule.span.length_ms)
         self.warn_at = tuple(round(share * rule.limit) for share in rule.warn)
 
     def advance(self, now: Moment) -> int:
@@ -127,12 +119,12 @@ class Counter:
         rule, window, limit = self.rule, self.window, self.limit
         used = self.advance(now)
         show: Callable[[int], object] = amount_text if rule.measure == COST else int
-        free_in_s = self.reset_s(now)
+        free_in_ms = self.reset_ms(now)
         return {
             "key": window.key, "scope": rule.scope, "measure": rule.measure,
             "per": format_span(rule.span), "model": rule.model, "value": self.value, "limit": show(limit),
             "used": show(used), "reserved": show(window.held), "left": show(max(0, limit - used)),
-            "share": round(used / limit, 4), "free_in_s": None if free_in_s is None else round(free_in_s, 3),
+            "share": round(used / limit, 4), "free_in_s": None if free_in_ms is None else free_in_ms / 1000,
             "waiting": len(window.queue or ()), "shadow": rule.counts_only, "source": source,
         }
 
@@ -142,8 +134,10 @@ class Counter:
         now_ms = now.steady_ms if self.sliding else now.wall_ms
         return None if free_ms is None else max(0.0, (free_ms - now_ms) / 1000)
 
-    def reset_s(self, now: Moment) -> float | None:
-        """Seconds until all that is used now is free again; None if never."""
+    def reset_ms(self, now: Moment) -> int | None:
+        """Milliseconds until all that is used now is free again; None if never."""
         empty_ms = self.window.empty_ms()
-        now_ms = now.steady_ms if self.sliding else now.wall_ms
-        return None if empty_ms is None else max(0.0, (empty_ms - now_ms) / 1000)
+        if empty_ms is None:
+            return None
+        left_ms = empty_ms - (now.steady_ms if self.sliding else now.wall_ms)
+        return left_ms if left_ms > 0 else 0

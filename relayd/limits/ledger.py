@@ -65,12 +65,12 @@ class Reservation:
         warned: list[Warned] = []
         if not self._open:
             return warned
-        self._open = False
+        self._open, changed = False, self._changed
         for (counter, slot, held), amount in zip(self.entries, amounts, strict=True):
             window = counter.window
             window.settle(slot, held, amount)
             if amount:
-                self._changed[window.key] = window
+                changed[window.key] = window
             if window.queue and amount < held:
                 window.queue.wake()
             if counter.warn_at:
@@ -82,7 +82,8 @@ class Reservation:
 
     def refund(self) -> None:
         """Take all reserved amounts back."""
-        self.settle([0] * len(self.entries))
+        if self._open:
+            self.settle([0] * len(self.entries))
 
 
 class Observer(Protocol):
@@ -124,7 +125,7 @@ class Ledger:
         self._values: dict[str, Counter] = {}  # of values of `each`, the last used one at the end
         self._joined: dict[str, Rule] = {}  # of keys of the key store, by key; the last joined one at the end
         self._changed: dict[str, Window] = {}
-        self._unswept: list[str] = []
+        self._unswept: list[str] = []  # what the current pass of `sweep` has not looked at yet
 
     def now(self) -> Moment:
         """The time for the next decision."""
@@ -232,18 +233,21 @@ class Ledger:
             self._changed[key] = Window(key, window.span)  # its saved state has no slots
 
     def sweep(self) -> None:
-        """Forget windows in which nothing is used. Called by a timer; one call checks at most SWEPT windows."""
-        now = self.now()
+        """Forget windows in which nothing is used, and keep those in use that no plan has. Called by a timer; one call
+        checks at most SWEPT windows."""
+        now, windows = self.now(), self._windows
         if not self._unswept:
-            self._windows.update((key, one) for key, one in self._changed.items() if not one.idle)
-            self._unswept = list(self._windows)
+            self._unswept = [*windows, *self._changed]
         for key in self._unswept[-SWEPT:]:
-            window = self._windows.get(key)
-            if window is None or key in self._in_force:
-                continue
-            window.advance(now.steady_ms if window.span.length_ms else now.wall_ms)
-            if window.idle:
-                self._forget(key)
+            window = windows.get(key)
+            if window is None:
+                window = self._changed.get(key)
+                if window is not None and not window.idle:
+                    windows[key] = window
+            elif key not in self._in_force:
+                window.advance(now.steady_ms if window.span.length_ms else now.wall_ms)
+                if window.idle:
+                    self._forget(key)
         del self._unswept[-SWEPT:]
 
     def counters(self, most: int = MOST_VALUES) -> Steps[list[Counter]]:

@@ -42,9 +42,10 @@ def network_of(address: str) -> str:
 
 class LimitSet:
     """Compiled for a plan, or for a key of the key store. `always` are the counters of every request, `early` those of
-    them that can refuse it before its body is read; `by_tokens` is true if some counter needs an estimate of tokens."""
+    them that can refuse it before its body is read; `selective` are the rules whose counters depend on the request,
+    with the counter of those without `each`. `by_tokens` is true if some counter needs an estimate of tokens."""
 
-    __slots__ = ("_ledger", "_selective", "always", "by_tokens", "early", "rules")
+    __slots__ = ("_ledger", "always", "by_tokens", "early", "rules", "selective")
 
     def __init__(self, rules: Iterable[Rule], ledger: Ledger) -> None:
         self.rules = tuple(rules)
@@ -52,7 +53,7 @@ class LimitSet:
         self.by_tokens = any(rule.measure != REQUESTS for rule in self.rules)
         fixed = {rule: ledger.counter(rule) for rule in self.rules if rule.each == "none"}
         self.always = tuple(counter for rule, counter in fixed.items() if not rule.model)
-        self._selective = tuple((rule, fixed.get(rule)) for rule in self.rules if rule.model or rule.each != "none")
+        self.selective = tuple((rule, fixed.get(rule)) for rule in self.rules if rule.model or rule.each != "none")
         self.early = tuple(counter for counter in self.always if not counter.counts_only and not counter.rule.wait_s)
 
     @property
@@ -62,18 +63,19 @@ class LimitSet:
 
     def fixed(self) -> list[Counter]:
         """The counters that do not depend on the request."""
-        return [*self.always, *[counter for _, counter in self._selective if counter is not None]]
+        return [*self.always, *[counter for _, counter in self.selective if counter is not None]]
 
     def counters(self, selectors: Selectors) -> tuple[Counter, ...]:
         """The counters of a request."""
-        if not self._selective:
-            return self.always
         return (*self.always, *[
             self._ledger.counter_of(rule, selectors.value(rule.each)) if counter is None else counter
-            for rule, counter in self._selective if rule.selects(selectors.model)
+            for rule, counter in self.selective if rule.selects(selectors.model)
         ])
 
     def used_up(self) -> Counter | None:
         """A counter that refuses every request now, whatever its model. Nothing is reserved."""
-        now = self._ledger.now()
-        return next((counter for counter in self.early if counter.advance(now) >= counter.limit), None)
+        for counter in self.early:
+            limit = counter.limit  # no time is needed as long as there is room: what is used only becomes less with it
+            if counter.window.used >= limit and counter.advance(self._ledger.now()) >= limit:
+                return counter
+        return None

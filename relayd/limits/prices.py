@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 
 from relayd.dataclass import dataclass
 from relayd.usage import Usage
@@ -25,7 +26,8 @@ class Price:
 
     `input` and `output` apply to the tokens that have no price of their own kind: input tokens that were neither read
     from the provider's prompt cache (`cached_read`) nor written to it (`cache_write`), and output tokens that were not
-    spent on thinking (`reasoning`). See `price` for omitted prices.
+    spent on thinking (`reasoning`). See `price` for omitted prices. `highest_input` and `highest_output` are those of
+    the most expensive kind.
     """
 
     input: int
@@ -35,6 +37,12 @@ class Price:
     reasoning: int
     request: int
     image: int
+    highest_input: int = field(init=False, compare=False, repr=False, default=0)
+    highest_output: int = field(init=False, compare=False, repr=False, default=0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "highest_input", max(self.input, self.cached_read, self.cache_write))
+        object.__setattr__(self, "highest_output", max(self.output, self.reasoning))
 
     @property
     def has_token_prices(self) -> bool:
@@ -43,19 +51,20 @@ class Price:
 
     def cost(self, usage: Usage, images: int = 0) -> int:
         """The cost in nano-units of one request with these token counts and this number of images."""
-        per_million = (
-            usage.uncached_input * self.input + usage.cached_read * self.cached_read
-            + usage.cache_creation * self.cache_write + max(0, usage.output - usage.reasoning) * self.output
-            + usage.reasoning * self.reasoning
-        )
+        input_tokens, output_tokens, reasoning = usage.input, usage.output, usage.reasoning
+        per_million = 0
+        if usage.cached_read or usage.cache_creation:
+            input_tokens = usage.uncached_input
+            per_million = usage.cached_read * self.cached_read + usage.cache_creation * self.cache_write
+        if reasoning:
+            output_tokens = max(0, output_tokens - reasoning)
+            per_million += reasoning * self.reasoning
+        per_million += input_tokens * self.input + output_tokens * self.output
         return -(-per_million // MILLION) + self.request + images * self.image
 
     def most(self, input_tokens: int, output_tokens: int, images: int = 0) -> int:
         """The highest possible cost in nano-units of one request, whatever its tokens are spent on."""
-        per_million = (
-            input_tokens * max(self.input, self.cached_read, self.cache_write)
-            + output_tokens * max(self.output, self.reasoning)
-        )
+        per_million = input_tokens * self.highest_input + output_tokens * self.highest_output
         return -(-per_million // MILLION) + self.request + images * self.image
 
 
@@ -69,6 +78,9 @@ def price(
         input, output, input if cached_read is None else cached_read, input if cache_write is None else cache_write,
         output if reasoning is None else reasoning, request, image,
     )
+
+
+_NEVER_SOUGHT = price()
 
 
 class Prices:
@@ -92,8 +104,9 @@ class Prices:
     def price(self, upstream: str, model: str, public: str = "") -> Price | None:
         """The price of a model at an upstream, None if it is unknown. `public` is the client's name for the model."""
         key = (upstream, model, public)
-        if key in self._cache:
-            return self._cache[key]
+        found = self._cache.get(key, _NEVER_SOUGHT)
+        if found is not _NEVER_SOUGHT:
+            return found
         if len(self._cache) >= MAX_CACHED:  # clients choose names: bounded
             self._cache.clear()
         found = self._cache[key] = self._find(upstream, (model, public))

@@ -16,7 +16,6 @@ MAX_ROWS = 5000
 OTHER = "other"
 DAY_S = 86400
 EPOCH = datetime.date(1970, 1, 1).toordinal()
-NO_USAGE = Usage()
 
 
 class SpendKey(NamedTuple):
@@ -49,6 +48,8 @@ class SpendCounts(NamedTuple):
 
 SpendRow = tuple[SpendKey, SpendCounts]
 FIELDS = len(SpendCounts._fields)
+_REQUESTS, _UNPRICED, _INPUT, _OUTPUT, _CACHED_READ, _CACHE_WRITE, _REASONING, _COST, _ESTIMATED = range(FIELDS)
+_Key = tuple[str, str, str, str, str, str, str]  # a SpendKey, which a plain tuple is equal to
 
 
 class Spend:
@@ -57,7 +58,7 @@ class Spend:
     __slots__ = ("_day", "_day_number", "_rows")
 
     def __init__(self) -> None:
-        self._rows: dict[SpendKey, list[int]] = {}
+        self._rows: dict[_Key, list[int]] = {}
         self._day_number, self._day = -1, ""
 
     def add(
@@ -69,32 +70,42 @@ class Spend:
         number = int(wall_s // DAY_S)
         if number != self._day_number:
             self._day_number, self._day = number, datetime.date.fromordinal(EPOCH + number).isoformat()
-        key = SpendKey(self._day, consumer, group, route, upstream, model, currency)
-        used = usage or NO_USAGE
-        self._sum(key, (
-            1, 1 if cost_nano is None else 0, used.input, used.output, used.cached_read, used.cache_creation,
-            used.reasoning, cost_nano or 0, int(estimated),
-        ))  # fmt: skip
+        sums = self._sums((self._day, consumer, group, route, upstream, model, currency))
+        sums[_REQUESTS] += 1
+        if cost_nano is None:
+            sums[_UNPRICED] += 1
+        else:
+            sums[_COST] += cost_nano
+        if estimated:
+            sums[_ESTIMATED] += 1
+        if usage is not None:
+            sums[_INPUT] += usage.input
+            sums[_OUTPUT] += usage.output
+            if usage.cached_read or usage.cache_creation or usage.reasoning:
+                sums[_CACHED_READ] += usage.cached_read
+                sums[_CACHE_WRITE] += usage.cache_creation
+                sums[_REASONING] += usage.reasoning
 
-    def _sum(self, key: SpendKey, counts: Iterable[int]) -> None:
+    def _sums(self, key: _Key) -> list[int]:
         sums = self._rows.get(key)
         if sums is None:
             if len(self._rows) >= MAX_ROWS:
-                key = key._replace(consumer=OTHER, model=OTHER)
+                day, _, group, route, upstream, _, currency = key
+                key = day, OTHER, group, route, upstream, OTHER, currency
             sums = self._rows.setdefault(key, [0] * FIELDS)
-        for index, count in enumerate(counts):
-            sums[index] += count
+        return sums
 
     def forget(self, consumer: str) -> None:
         """Drop the sums of a consumer."""
-        self._rows = {key: sums for key, sums in self._rows.items() if key.consumer != consumer}
+        self._rows = {key: sums for key, sums in self._rows.items() if key[1] != consumer}
 
     def pop(self) -> list[SpendRow]:
         """The sums since the last call."""
         rows, self._rows = self._rows, {}
-        return [(key, SpendCounts(*sums)) for key, sums in rows.items()]
+        return [(SpendKey(*key), SpendCounts(*sums)) for key, sums in rows.items()]
 
     def restore(self, rows: Iterable[SpendRow]) -> None:
         """Add sums that could not be written, for the next call of `pop`."""
         for key, counts in rows:
-            self._sum(key, counts)
+            sums = self._sums(key)
+            sums[:] = [one + more for one, more in zip(sums, counts, strict=True)]

@@ -22,6 +22,7 @@ from relayd.limits.rate_queue import RateQueue
 
 SLOTS = 60
 DAY_MS = 86_400_000
+NEVER_MS = 1 << 53
 CALENDAR = ("day", "month", "total")
 State = tuple[tuple[int, int], ...]
 
@@ -67,13 +68,17 @@ class Span:
             return now_ms // DAY_MS
         return 0 if self.kind == "total" else _month(now_ms // DAY_MS)
 
+    def begins_ms(self, slot: int) -> int | None:
+        """The time at which this slot begins; None if it has neither beginning nor end."""
+        if self.length_ms:
+            return -(-slot * self.length_ms // SLOTS)
+        if self.kind == "day":
+            return slot * DAY_MS
+        return None if self.kind == "total" else _month_begins_ms(slot)
+
     def freed_ms(self, slot: int) -> int | None:
         """The time from which on the amounts of this slot do not count any more; None if they always do."""
-        if self.length_ms:
-            return -(-(slot + SLOTS + 1) * self.length_ms // SLOTS)
-        if self.kind == "day":
-            return (slot + 1) * DAY_MS
-        return None if self.kind == "total" else _month_begins_ms(slot + 1)
+        return self.begins_ms(slot + (SLOTS + 1 if self.length_ms else 1))
 
 
 @functools.lru_cache(maxsize=8)
@@ -92,7 +97,10 @@ class Window:
     number of open reservations; `warned` of the warning thresholds that have been reported, -1 if that is not known.
     `queue` has the requests that wait for room, None if none ever did."""
 
-    __slots__ = ("__weakref__", "_held", "_slot", "_slots", "held", "key", "pending", "queue", "span", "used", "warned")
+    __slots__ = (
+        "__weakref__", "_begins_ms", "_ends_ms", "_freed_ms", "_held", "_slot", "_slots", "held", "key", "pending",
+        "queue", "span", "used", "warned",
+    )  # fmt: skip
 
     def __init__(self, key: str, span: Span) -> None:
         self.key, self.span = key, span
@@ -101,6 +109,8 @@ class Window:
         self._slots: dict[int, int] = {}  # ascending
         self._held: dict[int, int] = {}  # the reserved part of each slot
         self._slot = 0
+        self._begins_ms = self._ends_ms = 0  # of this slot; no end while they are not known
+        self._freed_ms: int | None = None  # the time from which on this slot does not count any more
 
     @property
     def idle(self) -> bool:
@@ -108,16 +118,21 @@ class Window:
         return not self.used and not self.pending
 
     def advance(self, now_ms: int) -> int:
-        """Drop what does not count any more at this time. Returns the amount that is used."""
-        slot = self.span.slot(now_ms)
-        if slot != self._slot:
-            self._advance_to(slot)
+        """Drop what does not count any more at this time. Returns the amount that is used, which is at most what it was
+        before."""
+        if not self._begins_ms <= now_ms < self._ends_ms:
+            span = self.span
+            slot = span.slot(now_ms)
+            if slot != self._slot:
+                self._advance_to(slot)
+            self._begins_ms, self._ends_ms = span.begins_ms(slot) or 0, span.begins_ms(slot + 1) or NEVER_MS
+            self._freed_ms = span.freed_ms(slot)
         return self.used
 
     def _advance_to(self, slot: int) -> None:
         if slot < self._slot:
             self._merge_future(slot)
-        self._slot = slot
+        self._slot, self._ends_ms = slot, 0
         slots, oldest = self._slots, self._oldest()
         while slots and (first := next(iter(slots))) < oldest:
             self.used -= slots.pop(first)
@@ -149,17 +164,19 @@ class Window:
         """Replace an amount that was reserved in this slot by the real one; without effect if that slot does not count
         any more."""
         self.pending -= 1
-        if slot > self._slot:  # the clock was set back
-            slot = self._slot
-        elif slot < self._oldest():
-            return
-        slots, holds = self._slots, self._held
-        if holds.get(slot, 0) >= held:
+        if slot != self._slot:
+            if slot > self._slot:  # the clock was set back
+                slot = self._slot
+            elif slot < self._oldest():
+                return
+        slots, holds, more = self._slots, self._held, amount - held
+        if (others := holds.get(slot, 0) - held) >= 0:
             if held:
-                holds[slot] -= held
-            self.held -= held
-            self.used += amount - held
-            slots[slot] = slots.get(slot, 0) + amount - held
+                holds[slot] = others
+                self.held -= held
+            if more:
+                self.used += more
+                slots[slot] = slots.get(slot, 0) + more
             return
         # The clock was set back and forth: the reservation was moved to another slot, or has been dropped with it.
         for one in reversed(holds):
@@ -195,7 +212,9 @@ class Window:
     def empty_ms(self) -> int | None:
         """The time at which all that is used now is free again, 0 if nothing is used; None if never."""
         last = next(reversed(self._slots), None)
-        return 0 if last is None else self.span.freed_ms(last)
+        if last is None:
+            return 0
+        return self._freed_ms if last == self._slot and self._ends_ms else self.span.freed_ms(last)
 
     def clear(self) -> None:
         """Forget all settled amounts. What is reserved stays."""
@@ -213,7 +232,7 @@ class Window:
             self._slots[slot] = self._slots.get(slot, 0) + amount
             self.used += amount
         self._slots = dict(sorted(self._slots.items()))
-        self._slot = max(self._slots, default=self._slot)
+        self._slot, self._ends_ms = max(self._slots, default=self._slot), 0
 
     # ---- a copy of a window in a server that several instances share
 
@@ -230,7 +249,8 @@ class Window:
         """Set all amounts by slot, and the held part of them."""
         self._slots, self._held = dict(sorted(slots.items())), dict(sorted(held.items()))
         self.used, self.held = sum(slots.values()), sum(held.values())
-        self._slot = max(self._slot, *self._slots, *self._held) if slots or held else self._slot
+        if slots or held:
+            self._slot, self._ends_ms = max(self._slot, *self._slots, *self._held), 0
 
     def hold_only(self, held: Mapping[int, int]) -> None:
         """Hold only these amounts by slot; what else was held is not used either. Amounts of slots that do not count

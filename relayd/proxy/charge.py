@@ -15,13 +15,11 @@ its record has the estimated cost too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from relayd.dataclass import dataclass
-from relayd.limits import estimate
-from relayd.limits.counter import COST, REQUESTS, Amounts, Counter
-from relayd.limits.ledger import Observer, Reservation
-from relayd.limits.limit_set import Selectors
+from relayd.limits.counter import COST, REQUESTS, Counter, tokens_of
+from relayd.limits.estimate import IMAGE_TOKENS, input_tokens, output_tokens
+from relayd.limits.ledger import Demand, Observer, Reservation
 from relayd.limits.prices import Price, Prices
 from relayd.limits.rate_queue import RateQueue
 from relayd.limits.shared_reservation import Decision, SharedReservation
@@ -37,33 +35,6 @@ from relayd.wire.response import ResponseHead
 _LEFT = ("client_gone", "client_stalled")
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The tokens that a request may need. `stated` is the maximum of output tokens that it states, None without one;
-    `generates` is true if it asks for output."""
-
-    input: int = 0
-    stated: int | None = None
-    generates: bool = False
-    images: int = 0
-
-
-NO_TOKENS = Estimate()
-
-
-def estimate_of(ai_request: AiRequest | None) -> Estimate:
-    """The estimate for a request. Counting tokens costs none."""
-    if ai_request is None or ai_request.is_token_count:
-        return NO_TOKENS
-    json_body = ai_request.json_body
-    if json_body is None:
-        return Estimate(estimate.IMAGE_TOKENS) if ai_request.is_form else NO_TOKENS
-    return Estimate(
-        estimate.input_tokens(ai_request.body), stated_maximum(json_body), ai_request.is_translatable,
-        max(0, ai_request.images),
-    )
-
-
 class Asked:
     """A reservation that was asked for in a server; `decision` is its answer."""
 
@@ -76,16 +47,25 @@ class Asked:
 class Charge:
     """Owned by its exchange. `own` is the reservation at consumer, group and route, `upstream` that of the current
     target. `asked` is the one that is being decided. `reserved_for` is the target by whose price `own` was reserved.
-    `response` is the head of the response that the client gets."""
+    `response` is the head of the response that the client gets. `model` is the requested one.
+
+    If a counter needs it, the tokens that the request may need are estimated: `input_tokens`, and `stated_output`, the
+    maximum of output tokens that it states, None without one; `generates` is true if it asks for output.
+    """
 
     __slots__ = (
-        "_prices", "asked", "cancel_timer", "deadline_s", "from_cache", "own", "queue", "reserved_for", "response",
-        "selectors", "tokens", "upstream",
-    )
+        "_price", "_priced", "_prices", "asked", "cancel_timer", "deadline_s", "from_cache", "generates", "images",
+        "input_tokens", "is_estimated", "model", "own", "queue", "reserved_for", "response", "stated_output",
+        "upstream",
+    )  # fmt: skip
 
-    def __init__(self, selectors: Selectors, prices: Prices | None) -> None:
-        self.selectors, self._prices = selectors, prices
-        self.tokens: Estimate | None = None  # made if a counter needs it
+    def __init__(self, model: str, prices: Prices | None) -> None:
+        self.model, self._prices = model, prices
+        self._priced: Target | None = None
+        self._price: Price | None = None  # at that target
+        self.is_estimated = self.generates = False
+        self.input_tokens = self.images = 0
+        self.stated_output: int | None = None
         self.own: Reservation | SharedReservation | None = None
         self.upstream: Reservation | SharedReservation | None = None
         self.asked: Asked | None = None
@@ -104,33 +84,51 @@ class Charge:
 
     # ---- amounts
 
-    def amount(self, counter: Counter, target: Target) -> int:
-        """The amount to reserve. If the request states no maximum of output tokens, the assumed one is not the reason
-        for which it can never fit."""
-        rule, tokens = counter.rule, self.tokens or NO_TOKENS
-        if rule.measure == REQUESTS:
-            return 1
-        if tokens.stated is not None:
-            return self._amount(rule.measure, tokens.input, tokens.stated, target)
-        if not tokens.generates:
-            return self._amount(rule.measure, tokens.input, 0, target)
-        assumed = self._amount(rule.measure, tokens.input, rule.estimate, target)
-        if assumed <= counter.limit:
-            return assumed
-        return max(self._amount(rule.measure, tokens.input, 0, target), counter.limit)
+    def estimate(self, ai_request: AiRequest | None) -> None:
+        """Estimate the tokens of the request. Counting tokens costs none."""
+        self.is_estimated = True
+        if ai_request is None:
+            return
+        ai_request.counts_text = True
+        if ai_request.is_token_count:
+            return
+        json_body = ai_request.json_body
+        if json_body is not None:
+            self.input_tokens, self.stated_output = input_tokens(ai_request.body), stated_maximum(json_body)
+            self.generates, self.images = ai_request.is_translatable, max(0, ai_request.images)
+        elif ai_request.is_form:
+            self.input_tokens = IMAGE_TOKENS
 
-    def _amount(self, measure: str, input_tokens: int, output_tokens: int, target: Target) -> int:
-        cost = 0
-        if measure == COST and (price := self.price(target)) is not None:
-            cost = price.most(input_tokens, output_tokens, (self.tokens or NO_TOKENS).images)
-        return Amounts(1, input_tokens, output_tokens, cost).of(measure)
+    def demands(self, counters: Iterable[Counter], target: Target) -> list[Demand]:
+        """The amounts to reserve. If the request states no maximum of output tokens, the assumed one is not the reason
+        for which it can never fit."""
+        found = []
+        stated, may_assume = self.stated_output, self.stated_output is None and self.generates
+        for counter in counters:
+            measure = counter.measure
+            if measure == REQUESTS:
+                amount = 1
+            elif may_assume:
+                amount = self._amount(measure, counter.rule.estimate, target)
+                if amount > counter.limit:
+                    amount = max(self._amount(measure, 0, target), counter.limit)
+            else:
+                amount = self._amount(measure, stated or 0, target)
+            found.append((counter, amount))
+        return found
+
+    def _amount(self, measure: str, output: int, target: Target) -> int:
+        if measure != COST:
+            return tokens_of(measure, self.input_tokens, output)
+        price = self.price(target)
+        return 0 if price is None else price.most(self.input_tokens, output, self.images)
 
     def price(self, target: Target) -> Price | None:
         """The price of the requested model at a target, None if it is unknown."""
-        if self._prices is None:
-            return None
-        public = self.selectors.model
-        return self._prices.price(target.upstream.name, target.model or public, public)
+        if self._priced is not target and self._prices is not None:
+            self._priced, model = target, self.model
+            self._price = self._prices.price(target.upstream.name, target.model or model, model)
+        return self._price
 
     def cost(self, usage: Usage, target: Target) -> int:
         """The cost in nano-units; 0 if the price is unknown."""
@@ -148,25 +146,30 @@ class Charge:
             self.refund()
             return
         usage, limited = self._tokens(record, loop, ai_request)
-        real = Amounts()
-        if usage is not None:
-            cost = record.cost_nano if record.cost_nano is not None else self.cost(usage, loop.target)
-            real = Amounts(1, usage.input, usage.output, cost)
         for reservation in (self.own, self.upstream):
-            if reservation is not None:
-                amounts = []
-                for counter, _, held in reservation.entries:
-                    amount = 1 if counter.rule.measure == REQUESTS else real.of(counter.rule.measure)
-                    amounts.append(min(amount, held) if limited else amount)
-                for crossed, share in reservation.settle(amounts):
-                    observer.warned(crossed, share)
+            if reservation is None:
+                continue
+            amounts = []
+            for counter, _, held in reservation.entries:
+                measure, amount = counter.measure, 0
+                if measure == REQUESTS:
+                    amount = 1
+                elif usage is not None:
+                    if measure != COST:
+                        amount = tokens_of(measure, usage.input, usage.output)
+                    else:
+                        amount = self.cost(usage, loop.target) if record.cost_nano is None else record.cost_nano
+                amounts.append(held if limited and amount > held else amount)
+            for crossed, share in reservation.settle(amounts):
+                observer.warned(crossed, share)
+        self.own = self.upstream = None
 
     def record_estimate(
         self, record: Record, loop: RetryLoop, ai_request: AiRequest | None, body_complete: bool
     ) -> None:
         """Record the estimated cost of an exchange that costs money, but whose tokens were not reported."""
         prices = self._prices
-        if prices is None or ai_request is None or not ai_request.may_cost or record.cost_nano is not None:
+        if prices is None or record.cost_nano is not None or ai_request is None or not ai_request.may_cost:
             return
         if not self._counts(record, loop, body_complete):
             return
@@ -210,5 +213,5 @@ class Charge:
         if record.usage is not None:
             return record.usage, False
         characters = 0 if ai_request is None or response is None else ai_request.output_characters
-        tokens, output = self.tokens or NO_TOKENS, estimate.output_tokens(characters)
-        return Usage(input=tokens.input, output=output if tokens.stated is None else min(output, tokens.stated)), True
+        output, stated = output_tokens(characters), self.stated_output
+        return Usage(input=self.input_tokens, output=output if stated is None else min(output, stated)), True

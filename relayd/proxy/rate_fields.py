@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from relayd.limits.counter import INPUT, OUTPUT, REQUESTS, TOTAL, Counter
+from relayd.limits.counter import Counter
 from relayd.limits.ledger import Ledger
 from relayd.limits.window import Moment
 from relayd.plan.plan import PlannedRoute
-from relayd.protocols.rate_fields import PREFIXES, Allowance, standard_fields
+from relayd.protocols.rate_fields import PREFIXES, Allowance, Left, field_lines
 from relayd.proxy.charge import Charge
 from relayd.wire.response import ResponseHead
-
-_KINDS = {REQUESTS: "requests", TOTAL: "tokens", INPUT: "input", OUTPUT: "output"}
 
 
 def add_rate_fields(charge: Charge, route: PlannedRoute | None, ledger: Ledger, head: ResponseHead) -> None:
@@ -22,38 +20,34 @@ def add_rate_fields(charge: Charge, route: PlannedRoute | None, ledger: Ledger, 
     lines = rate_lines(route, ledger, [counter for counter, _, _ in charge.own.entries])
     if not lines:
         return
-    if b"ratelimit" in b"".join(head.keep).lower():  # seldom; cheaper than to look at each line
-        head.keep = [line for line in head.keep if not line.lower().startswith(PREFIXES)]
-    head.keep = [*head.keep, *lines]
+    keep = head.keep
+    if b"".join(keep).lower().find(b"ratelimit") >= 0:  # seldom; `in` would first try to read an index from the bytes
+        keep = [line for line in keep if not line.lower().startswith(PREFIXES)]
+    head.keep = [*keep, lines]
 
 
-def rate_lines(route: PlannedRoute | None, ledger: Ledger, counters: Iterable[Counter]) -> list[bytes]:
+def rate_lines(route: PlannedRoute | None, ledger: Ledger, counters: Iterable[Counter]) -> bytes:
     """The lines of the fields; empty if the route does not enable them, or if there are no rates."""
     if route is None or not route.tells_rates:
-        return []
+        return b""
     now = ledger.now()
-    found = allowances(counters, now)
+    found = what_is_left(counters, now)
     if not found:
-        return []
+        return b""
     dialect = None if route.resilience is None else route.resilience.dialect
-    lines = standard_fields(found)
-    if dialect is not None and dialect.rate_fields is not None:
-        lines += dialect.rate_fields(found, now.wall_ms / 1000)
-    return lines
+    return field_lines(found, None if dialect is None else dialect.rate_fields, now.wall_ms)
 
 
-def allowances(counters: Iterable[Counter], now: Moment) -> list[Allowance]:
+def what_is_left(counters: Iterable[Counter], now: Moment) -> list[Left]:
     """Of each kind of rate, the counter of which the smallest share is left."""
-    found: dict[str, tuple[float, Counter, int]] = {}
+    found: dict[str, tuple[Counter, Allowance, int]] = {}
     for counter in counters:
-        kind = _KINDS.get(counter.rule.measure)
-        if kind is None or counter.counts_only:
+        allowance = counter.allowance
+        if allowance is None:
             continue
-        left = max(0, counter.limit - counter.advance(now))
-        share = left / counter.limit
-        if kind not in found or share < found[kind][0]:
-            found[kind] = share, counter, left
-    return [
-        Allowance(kind, one.limit, left, one.reset_s(now) or 0.0, one.rule.span.length_ms / 1000)
-        for kind, (_, one, left) in found.items()
-    ]
+        kind, limit, _ = allowance
+        left = max(0, limit - counter.advance(now))
+        other = found.get(kind)
+        if other is None or left * other[0].limit < other[2] * limit:
+            found[kind] = counter, allowance, left
+    return [(allowance, left, counter.reset_ms(now) or 0) for counter, allowance, left in found.values()]

@@ -22,7 +22,7 @@ from relayd.limits.shared_reservation import SharedReservation
 from relayd.limits.window import Moment
 from relayd.money import amount_text
 from relayd.plan.plan import Target
-from relayd.proxy.charge import Charge, estimate_of
+from relayd.proxy.charge import Charge
 from relayd.proxy.exchange import Exchange
 from relayd.proxy.queue_time import record_wait
 from relayd.proxy.rate_fields import rate_lines
@@ -63,11 +63,12 @@ def reserve(exchange: Exchange, resume: Again) -> Wait | None:
         return None
     loop = exchange.retry_loop
     assert loop is not None
-    charge = charge_of(exchange, is_priced or any(one.by_tokens for one in sets))
-    counters = (
-        sets[0].counters(charge.selectors) if len(sets) == 1
-        else [counter for one in sets for counter in one.counters(charge.selectors)]
-    )
+    charge = charge_of(exchange, is_priced)
+    counters: tuple[Counter, ...] = ()
+    for one in sets:
+        if one.by_tokens and not charge.is_estimated:
+            charge.estimate(ai_request)
+        counters += one.always if not one.selective else counters_of(exchange, one, charge.model)
     if counters:
         charge.reserved_for = loop.target
         charge.own = claim(exchange, charge, counters, loop.target, resume, counters)
@@ -82,14 +83,14 @@ def reserve_upstream(exchange: Exchange, target: Target, again: Again) -> bool:
     if exchange.charge is not None and exchange.charge.upstream is not None:
         exchange.charge.upstream.refund()
         exchange.charge.upstream = None
-    if (has := exchange.charge) is not None and has.own is not None and has.reserved_for is not target:
+    has = exchange.charge
+    if has is not None and has.own is not None and has.reserved_for is not target and has.price(target) is None:
         require_price(exchange, has, [counter for counter, _, _ in has.own.entries], target)
     limits = target.limit_set
     if limits is None:
         return True
     charge = charge_of(exchange, limits.by_tokens)
-    model = target.model or charge.selectors.model
-    counters = limits.counters(charge.selectors._replace(model=model))
+    counters = counters_of(exchange, limits, target.model or charge.model)
     if counters:
         charge.upstream = claim(exchange, charge, counters, target, again)
     return not counters or charge.upstream is not None
@@ -100,13 +101,15 @@ def charge_of(exchange: Exchange, by_tokens: bool) -> Charge:
     charge, ai_request = exchange.charge, exchange.ai_request
     if charge is None:
         model = (ai_request.model if ai_request is not None else exchange.head.model) or ""
-        selectors = Selectors(model, exchange.consumer or "", exchange.record.client)
-        charge = exchange.charge = Charge(selectors, exchange.plan.prices)
-    if by_tokens and charge.tokens is None:
-        charge.tokens = estimate_of(ai_request)
-        if ai_request is not None:
-            ai_request.counts_text = True
+        charge = exchange.charge = Charge(model, exchange.plan.prices)
+    if by_tokens and not charge.is_estimated:
+        charge.estimate(ai_request)
     return charge
+
+
+def counters_of(exchange: Exchange, limits: LimitSet, model: str) -> tuple[Counter, ...]:
+    """The counters of an exchange in these limits, with this model."""
+    return limits.counters(Selectors(model, exchange.consumer or "", exchange.record.client))
 
 
 # ---- one reservation
@@ -125,8 +128,9 @@ def claim(
             return None
         found = pop_decision(charge)
     else:
-        require_price(exchange, charge, counters, target)
-        demands = [(counter, charge.amount(counter, target)) for counter in counters]
+        if charge.price(target) is None:
+            require_price(exchange, charge, counters, target)
+        demands = charge.demands(counters, target)
         now = ledger.now()
         for counter, amount in demands:
             queue = counter.window.queue
@@ -139,7 +143,8 @@ def claim(
     if found is None:
         return None
     if not isinstance(found, Exceeded):
-        leave_queue(exchange)
+        if charge.queue is not None:
+            leave_queue(exchange)
         for counter in found.let_through:
             ledger.observer.exceeded(counter)
         return found
@@ -151,14 +156,14 @@ def claim(
 
 
 def require_price(exchange: Exchange, charge: Charge, counters: Sequence[Counter], target: Target) -> None:
-    """Refuse or log a request to which a budget applies, and whose model has no price. Raises ExchangeError."""
+    """Refuse or log a request whose model has no price if a budget applies to it. Raises ExchangeError."""
     prices, ai_request = exchange.plan.prices, exchange.ai_request
-    if prices is None or ai_request is None or charge.price(target) is not None:
+    if prices is None or ai_request is None:
         return
     budgets = [counter for counter in counters if counter.rule.measure == COST]
     if not budgets or not ai_request.reports_usage or ai_request.is_token_count:
         return
-    model = target.model or charge.selectors.model
+    model = target.model or charge.model
     if prices.refuses_unpriced and (hard := next((one for one in budgets if not one.counts_only), None)) is not None:
         raise ExchangeError("unpriced_model", f"{hard.window.key}: model {model[:80]} at {target.upstream.name}")
     exchange.gateway.ledger.observer.unpriced(budgets[0], target.upstream.name, model)
@@ -251,7 +256,7 @@ def refusal(exchange: Exchange, found: Exceeded, counters: Sequence[Counter]) ->
         kind = "" if rule.measure == TOTAL else f"{rule.measure} "
         what = (f"The request may need {found.amount} {kind}tokens; the limit is {counter.limit} in "
                 f"{format_span(rule.span)}.")  # fmt: skip
-    fields += fields_of(b"".join(rate_lines(exchange.route, exchange.gateway.ledger, counters)))
+    fields += fields_of(rate_lines(exchange.route, exchange.gateway.ledger, counters))
     show = amount_text if is_budget else str
     detail = f"{counter.window.key} {counter.value}".rstrip() + (
         f": {show(counter.window.used)} of {show(counter.limit)} used, {show(found.amount)} needed"

@@ -164,8 +164,12 @@ class Metrics:
 
     def _cost(self, record: Record) -> None:
         if record.cost_nano is not None:
-            entry = record.consumer.partition("/")[0]  # what follows is from a token, and has no bound
-            self.add("relayd.proxy.cost", record.cost_nano, upstream=record.upstream, consumer=entry)
+            consumer, costs = record.consumer, self._counters["relayd.proxy.cost"]
+            entry = consumer.partition("/")[0] if "/" in consumer else consumer  # what follows it has no bound
+            if (key := (record.upstream, entry)) in costs:
+                costs[key] += record.cost_nano
+            else:
+                self.add("relayd.proxy.cost", record.cost_nano, upstream=record.upstream, consumer=entry)
             if record.cost_estimated:
                 self.add("relayd.proxy.estimated_costs", route=record.route, upstream=record.upstream)
         else:

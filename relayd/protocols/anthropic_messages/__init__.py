@@ -54,5 +54,5 @@ DIALECT = Dialect(
         paths=(b"/messages",), state=("mcp_servers", "container"), fields=(b"anthropic-version", b"anthropic-beta"),
     ),
     listing=ANTHROPIC,
-    rate_fields=rate_fields.rate_fields,
+    rate_fields=rate_fields.ANTHROPIC_FIELDS,
 )

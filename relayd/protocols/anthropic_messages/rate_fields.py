@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Sequence
 
-from relayd.protocols.rate_fields import Allowance
+from relayd.protocols.rate_fields import MAX_CACHED, Allowance, RateFields, places
 
 _NAMES = {"requests": "requests", "tokens": "tokens", "input": "input-tokens", "output": "output-tokens"}
 
 
-def rate_fields(allowances: Sequence[Allowance], now_s: float) -> list[bytes]:
-    """The fields for these allowances; `now_s` is the time in seconds since 1970."""
-    lines = []
-    for kind, limit, remaining, reset_s, _ in allowances:
-        name = _NAMES[kind]
-        at = datetime.datetime.fromtimestamp(-int(-(now_s + reset_s) // 1), datetime.UTC)
-        lines.append(
-            f"anthropic-ratelimit-{name}-limit: {limit}\r\nanthropic-ratelimit-{name}-remaining: {remaining}\r\n"
-            f"anthropic-ratelimit-{name}-reset: {at:%Y-%m-%dT%H:%M:%SZ}\r\n".encode()
-        )
-    return lines
+def text(allowances: Sequence[Allowance]) -> str:
+    """The fields for these limits."""
+    found = ""
+    for index, (kind, limit, _) in enumerate(allowances):
+        name, (remaining, _, reset) = f"anthropic-ratelimit-{_NAMES[kind]}", places(index)
+        found += f"{name}-limit: {limit}\r\n{name}-remaining: {remaining}\r\n{name}-reset: {reset}\r\n"
+    return found
+
+
+def reset(reset_ms: int, now_ms: int) -> bytes:
+    """The time of a reset, rounded up to the second."""
+    return _time(-(-(now_ms + reset_ms) // 1000))
+
+
+@functools.lru_cache(maxsize=MAX_CACHED)
+def _time(seconds: int) -> bytes:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}".encode()
+
+
+ANTHROPIC_FIELDS = RateFields(text, reset)

@@ -11,7 +11,7 @@ from relayd.protocols.model_list import OPENAI_SOURCE
 from relayd.protocols.openai_chat import read_messages, read_request, write_request
 from relayd.protocols.openai_chat.reader import reader
 from relayd.protocols.openai_chat.renderer import renderer
-from relayd.protocols.rate_fields import openai_fields
+from relayd.protocols.rate_fields import OPENAI_FIELDS
 
 DIALECT = Dialect(
     name="openai_chat",
@@ -44,7 +44,7 @@ DIALECT = Dialect(
         paths=(b"/chat/completions",), samples="n", state=("web_search_options", "plugins"), store="store",
         fields=(b"openai-beta", b"openai-organization", b"openai-project"),
     ),
-    rate_fields=openai_fields,
+    rate_fields=OPENAI_FIELDS,
     drops=(
         "From a Chat client to another dialect: members of the request that are not in OpenAI's reference, `store`, "
         "`prediction`, `web_search_options` and the id of earlier audio responses are dropped; requests for an audio "

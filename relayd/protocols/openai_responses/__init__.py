@@ -17,7 +17,7 @@ from relayd.protocols.openai_responses.response_settings import settings_of
 from relayd.protocols.openai_responses.retrieval import COUNT_PATH, local, local_steps, stored_steps
 from relayd.protocols.openai_responses.tools import MAX_TOOLS
 from relayd.protocols.openai_responses.write_request import write_request, write_steps
-from relayd.protocols.rate_fields import openai_fields
+from relayd.protocols.rate_fields import OPENAI_FIELDS
 
 
 def renderer(request: Request, context: RequestContext) -> Renderer:
@@ -65,7 +65,7 @@ DIALECT = Dialect(
         store="store", stores_by_default=True, items="input",
         fields=(b"openai-beta", b"openai-organization", b"openai-project"),
     ),
-    rate_fields=openai_fields,
+    rate_fields=OPENAI_FIELDS,
     websocket=websocket.TRANSPORT,
     drops=(
         "Hosted tools (web_search, file_search, code_interpreter, mcp, image_generation and others) are left out; a "

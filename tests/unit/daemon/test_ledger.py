@@ -76,6 +76,16 @@ def ticked_until(ledger: Ledger, holds: Callable[[], Any]) -> None:
         time.sleep(0.001)
 
 
+def test_without_a_state_directory_no_changes_are_kept() -> None:
+    gateway, _, windows, ledger = made("")
+    windows.changed = {str(number): [[]] for number in range(MOST_WINDOWS + 1)}
+    add(gateway)
+    ledger.tick()
+    assert gateway.spend.pop() == [] and len(windows.changed) == 1
+    gateway.later.pop()()
+    assert not windows.changed and not gateway.later
+
+
 def requests(folder: Path) -> int:
 
 

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from relayd.limits.counter import REQUESTS, TOTAL, Counter, Rule
-from relayd.limits.ledger import MOST_VALUES, Exceeded, Ledger, Reservation
-from relayd.limits.window import Span
+from relayd.limits.ledger import MOST_VALUES, SWEPT, Exceeded, Ledger, Reservation
+from relayd.limits.window import Span, Window
 from relayd.protocols.dialect import run_steps
 
 RATE = Rule("consumer team", REQUESTS, 3, Span.sliding(60))
@@ -292,6 +292,36 @@ def test_the_number_of_values_is_bounded_and_the_one_not_used_for_longest_is_for
     assert not any(one.value == "1" for one in run_steps(rig.ledger.counters()))
     assert [one.value for one in run_steps(rig.ledger.counters(2))] == ["one more", "0"], "the last used ones"
     assert run_steps(rig.ledger.counters(0)) == []
+
+
+def test_one_sweep_looks_at_a_bounded_number_of_windows_however_many_there_are() -> None:
+    rig, looked = Rig(), list[str]()
+
+    class Watched(Window):
+        @property
+        def idle(self) -> bool:
+            looked.append(self.key)
+            return super().idle
+
+    def use(number: int) -> None:
+        rule = replace(RATE, scope=f"consumer {number}")
+        window = Watched(rule.key, rule.span)
+        rig.admitted((Counter(rule, window), 1)).settle([1])
+
+    for number in range(3 * SWEPT):
+        use(number)
+    for _ in range(4):
+        looked.clear()
+        rig.ledger.sweep()
+        assert len(looked) <= SWEPT
+    rig.ledger.dirty(4 * SWEPT)
+    assert len(rig.ledger.consumers()) == 3 * SWEPT
+    rig.sleep(62)
+    for _ in range(7):
+        looked.clear()
+        rig.ledger.sweep()
+        assert len(looked) <= SWEPT
+    assert rig.ledger.consumers() == []
 
 
 def test_a_clock_that_jumps_does_not_move_sliding_spans() -> None:

@@ -57,6 +57,14 @@ def test_an_amount_is_free_again_at_the_stated_time_and_at_most_a_sixtieth_of_th
     assert one.advance(free_ms) == 0
 
 
+@given(st.sampled_from(["60000ms", "1000ms", "86400000ms", "7001ms", "day", "month"]), st.integers(0, 10**13))
+def test_a_slot_begins_where_the_one_before_it_ends(text: str, now_ms: int) -> None:
+    span = Span.of_text(text)
+    begins_ms, ends_ms = (span.begins_ms(span.slot(now_ms) + one) for one in (0, 1))
+    assert begins_ms is not None and ends_ms is not None and begins_ms <= now_ms < ends_ms
+    assert span.slot(begins_ms) == span.slot(now_ms) == span.slot(ends_ms) - 1 == span.slot(ends_ms - 1)
+
+
 def test_the_time_of_room_counts_what_older_slots_free() -> None:
     one, now_ms = window(), ms(2026, 11, 29)
     for second, amount in ((0, 3), (10, 5), (20, 2)):

@@ -8,11 +8,10 @@ import pytest
 
 from relayd.limits.counter import COST, INPUT, REQUESTS, TOTAL, Counter, Rule
 from relayd.limits.ledger import Ledger, Reservation
-from relayd.limits.limit_set import Selectors
 from relayd.limits.window import Span
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.charge import Charge
-from relayd.proxy.rate_fields import add_rate_fields, allowances, rate_lines
+from relayd.proxy.rate_fields import add_rate_fields, rate_lines, what_is_left
 from relayd.wire.response import ResponseHead
 from tests.unit.proxy.fakes import plan_of
 
@@ -40,7 +39,7 @@ def names(lines: list[bytes]) -> list[str]:
 
 def told(route: PlannedRoute, *rules: tuple[Rule, int]) -> list[bytes]:
     """The lines of a response of which the endpoint sent some of its own."""
-    ledger, charge, head = Ledger(), Charge(Selectors("m", "a", "192.0.2.1"), None), ResponseHead(200, b"OK")
+    ledger, charge, head = Ledger(), Charge("m", None), ResponseHead(200, b"OK")
     demands = [(ledger.counter(rule), used) for rule, used in rules]
     charge.own = found if isinstance(found := ledger.reserve(demands, ledger.now()), Reservation) else None
     head.keep = [b"X-RateLimit-Limit-Requests: 9999\r\n", b"Content-Type: text/plain\r\n"]
@@ -50,20 +49,20 @@ def told(route: PlannedRoute, *rules: tuple[Rule, int]) -> list[bytes]:
 
 def test_of_each_kind_the_limit_is_told_of_which_the_smallest_share_is_left() -> None:
     ledger = Ledger()
-    found = allowances(counters(
+    found = what_is_left(counters(
         ledger, (Rule("consumer a", REQUESTS, 10, MINUTE), 2), (Rule("group g", REQUESTS, 1000, Span.sliding(3600)), 900),
         (Rule("consumer a", TOTAL, 50, Span("day")), 20), (Rule("route r", INPUT, 50, MINUTE), 10),
     ), ledger.now())
-    assert [(one.kind, one.limit, one.remaining, one.span_s) for one in found] == [
-        ("requests", 1000, 100, 3600.0), ("tokens", 50, 30, 0.0), ("input", 50, 40, 60.0),
+    assert [(allowance, remaining) for allowance, remaining, _ in found] == [
+        (("requests", 1000, 3_600_000), 100), (("tokens", 50, 0), 30), (("input", 50, 60_000), 40),
     ]
-    assert 3600 <= found[0].reset_s <= 3660
+    assert 3_600_000 <= found[0][2] <= 3_660_000
 
 
 def test_money_and_shadow_limits_are_not_told() -> None:
     ledger = Ledger()
     hidden = [Rule("consumer a", COST, 10, MINUTE), Rule("consumer a", REQUESTS, 10, MINUTE, counts_only=True)]
-    assert allowances(counters(ledger, *[(rule, 1) for rule in hidden]), ledger.now()) == []
+    assert what_is_left(counters(ledger, *[(rule, 1) for rule in hidden]), ledger.now()) == []
 
 
 @pytest.mark.parametrize("route, prefix", [("openai", "x-ratelimit-"), ("anthropic", "anthropic-ratelimit-"), ("plain", "ratelimit")])
@@ -79,4 +78,4 @@ def test_the_fields_of_the_endpoint_stay_where_relayd_has_none() -> None:
     assert names(told(silent, (Rule("consumer a", REQUESTS, 10, MINUTE), 1))) == ["x-ratelimit-limit-requests", "content-type"]
     assert names(told(ROUTES["openai"], (Rule("consumer a", COST, 10, MINUTE), 1))) == ["x-ratelimit-limit-requests", "content-type"]
     assert names(told(ROUTES["openai"], (Rule("consumer a", REQUESTS, 1, MINUTE), 2))) == ["x-ratelimit-limit-requests", "content-type"]
-    assert rate_lines(None, Ledger(), []) == []
+    assert rate_lines(None, Ledger(), []) == b""

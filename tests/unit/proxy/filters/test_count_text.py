@@ -12,14 +12,20 @@ from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.count_text import CountText
 from relayd.proxy.request_context import context_of
 from relayd.stores.memory import Store
+from relayd.telemetry.outcome import Record
+from relayd.usage import Usage
 from tests.unit.proxy.fakes import head_for
+
+
+def filter_of() -> tuple[CountText, AiRequest]:
+    head, memory = head_for("Content-Type: application/json", start="POST /v1/chat/completions HTTP/1.1"), Store(10, 1000, 60.0).space("x")
+    ai_request = AiRequest(DIALECT, head, b'{"model":"m"}', lambda: context_of(head, b"id", memory, b""))
+    return CountText(ai_request), ai_request
 
 
 def counted(*pieces: bytes) -> int:
     """The characters that are counted in a response of these pieces; it passes unchanged."""
-    head, memory = head_for("Content-Type: application/json", start="POST /v1/chat/completions HTTP/1.1"), Store(10, 1000, 60.0).space("x")
-    ai_request = AiRequest(DIALECT, head, b'{"model":"m"}', lambda: context_of(head, b"id", memory, b""))
-    count = CountText(ai_request)
+    count, ai_request = filter_of()
     assert [count.process(piece) for piece in (*pieces, b"")] == [*pieces, b""]
     return ai_request.output_characters
 
@@ -57,6 +63,17 @@ def test_a_long_piece_neither_hides_among_others_nor_multiplies_them() -> None:
     for place in range(8):
         pieces = [*[short] * (100 + place), long, *[short] * 100]
         assert 0.95 * (100_000 + 800) < counted(*pieces) < 1.05 * (100_000 + 800)
+
+
+@pytest.mark.parametrize("usage, characters", [(None, 4), (Usage(1, 1), 0)])
+def test_a_response_in_one_piece_is_counted_at_its_end_if_it_reports_no_tokens(usage: Usage | None, characters: int) -> None:
+    count, ai_request = filter_of()
+    piece, record = event(choices=[{"message": {"content": "four"}}]), Record()
+    record.usage = usage
+    assert count.process(piece) == piece
+    for _ in range(2):
+        count.account(record)
+        assert ai_request.output_characters == characters
 
 
 def test_names_and_numbers_are_no_text() -> None:
