@@ -21,6 +21,7 @@ from relayd.wire.forwarded import forwarded_element
 from relayd.wire.headers import CREDENTIALS, name_of, without
 from relayd.wire.http1 import ACCEPT, AGENT, TYPE, RequestHead
 from relayd.wire.origin import Origin, origin_of
+from relayd.wire.redact import SUBPROTOCOLS, key_in_subprotocol
 
 _COOKIE = frozenset((b"cookie",))
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -147,6 +148,8 @@ def fields_of(
             remaining = without(remaining, key_fields)
         if upstream.protocol != "plain" and (head.names is None or b"cookie" in head.names):
             remaining = without(remaining, _COOKIE)  # an AI API uses no cookies
+        if head.upgrade is not None:
+            remaining = [line for line in map(_without_subprotocol_keys, remaining) if line]
     if model is not None and head.overrides:
         remaining = list(map(line_with_model, remaining, repeat(model)))
     if header_names.custom:
@@ -179,6 +182,18 @@ def _without_keys_of(head: RequestHead) -> list[bytes]:
     for index in reversed(head.keys):
         del remaining[index]
     return remaining
+
+
+def _without_subprotocol_keys(line: bytes) -> bytes:
+    """A line of Sec-WebSocket-Protocol without the names that contain a key; empty if no name is left."""
+    if name_of(line) != SUBPROTOCOLS.encode():
+        return line
+    name, _, value = line.partition(b":")
+    names = value.split(b",")
+    remaining = [one.strip() for one in names if not key_in_subprotocol(one)]
+    if len(remaining) == len(names):
+        return line
+    return name + b": " + b", ".join(remaining) if remaining else b""
 
 
 def strips_client_keys(route: PlannedRoute, upstream: UpstreamSpec | None, has_consumers: bool) -> bool:

@@ -153,6 +153,18 @@ def test_a_clients_key_in_the_query_stays_here_too(target: str, goes: str) -> No
     assert sent(plan_of(PLAIN), head)[0] == target.encode()
 
 
+@pytest.mark.parametrize(("offered", "goes"), [
+    ("realtime, openai-insecure-api-key.sk-who, openai-beta.realtime-v1", b"realtime, openai-beta.realtime-v1"),
+    ("base64url.bearer.authorization.k8s.io.c2std2hv,v4.channel.k8s.io", b"v4.channel.k8s.io"), ("openai-insecure-api-key.sk-who", b""),
+    ("graphql-ws,ocpp1.6", b"graphql-ws,ocpp1.6"),
+])
+def test_a_clients_key_in_a_subprotocol_stays_here_too(offered: str, goes: bytes) -> None:
+    head = head_for("Connection: Upgrade", "Upgrade: websocket", f"Sec-WebSocket-Protocol: {offered}")
+    lines = sent(plan_of(PLAIN + CONSUMERS), head)[1]
+    assert [line.partition(b": ")[2] for line in lines if line.startswith(b"Sec-WebSocket-Protocol")] == ([goes] if goes else [])
+    assert f"Sec-WebSocket-Protocol: {offered}".encode() in sent(plan_of(PLAIN), head)[1]
+
+
 def test_before_an_ai_upstream_key_is_a_key_on_every_path() -> None:
     plan = plan_of(PLAIN.replace("web: {", "web: {protocol: openai_chat, ") + CONSUMERS)
     assert sent(plan, head_for(start="POST /v1/chat/completions?key=K HTTP/1.1"))[0] == b"/chat/completions"
