@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 
+from relayd.lazy_regex import lazy_regex
+
 NANO = 1_000_000_000
 AMOUNT_PATTERN = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
 
-_AMOUNT = re.compile(AMOUNT_PATTERN, re.ASCII)
+_AMOUNT = lazy_regex(AMOUNT_PATTERN, re.ASCII)
 
 
 def amount_of(text: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("dataclass",),  # floor -1
+    ("dataclass", "lazy_regex"),  # floor -1
     ("errors", "clock", "registry", "usage", "money"),
     ("schema", "wire", "work_queue", "process_tree"),
     ("protocols", "limits", "stores", "telemetry"),
@@ -27,6 +27,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS, start=-1) for room in rooms}
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 # A foreign library, and the files (or folders, with a slash) that may import it.
 DOORS: dict[str, tuple[str, ...]] = {
@@ -307,6 +309,15 @@ def law_only_protocols_knows_dialects_by_name(files: list[Source]) -> Iterator[s
                 yield f"{one.path}:{node.lineno}: names the dialect {node.value}; ask a field of Dialect"
 
 
+def law_expressions_of_modules_are_compiled_on_their_first_use(files: list[Source]) -> Iterator[str]:
+    """A process uses few of them, and each is compiled in the time of a start. Functions compile what they compose."""
+    for one in files:
+        inner = {id(node) for each in ast.walk(one.tree) if isinstance(each, FUNCTIONS) for node in ast.walk(each)}
+        for node in ast.walk(one.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "re.compile" and id(node) not in inner:
+                yield f"{one.path}:{node.lineno}: re.compile in a module; declare it with lazy_regex"
+
+
 LAWS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     law_imports_point_down,
     law_the_transport_imports_what_it_moves_bytes_for_and_never_the_reverse,
@@ -322,6 +333,7 @@ LAWS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     law_the_environment_is_read_in_few_places,
     law_modules_say_what_they_are,
     law_only_protocols_knows_dialects_by_name,
+    law_expressions_of_modules_are_compiled_on_their_first_use,
 )
 
 
@@ -517,6 +529,11 @@ PLANTED: tuple[tuple[Callable[[list[Source]], Iterator[str]], dict[str, str], st
         law_only_protocols_knows_dialects_by_name,
         {"relayd/proxy/a.py": HEAD + "def f(dialect):\n    return dialect.name == 'ollama'\n"},
         "relayd/proxy/a.py:6: names the dialect ollama; ask a field of Dialect",
+    ),
+    (
+        law_expressions_of_modules_are_compiled_on_their_first_use,
+        {"relayd/wire/a.py": HEAD + "FORM = re.compile('a')\ndef f(text):\n    return re.compile(re.escape(text))\n"},
+        "relayd/wire/a.py:5: re.compile in a module; declare it with lazy_regex",
     ),
 )
 

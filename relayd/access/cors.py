@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Protocol
+
+from relayd.lazy_regex import lazy_regex
 
 Fields = list[tuple[str, str]]
 
@@ -18,7 +19,7 @@ RESPONSE_NAMES = frozenset({
     b"access-control-allow-methods", b"access-control-allow-headers", b"access-control-max-age",
 })
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = lazy_regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VARY_PREFLIGHT = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 
 

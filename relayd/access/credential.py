@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Secret
 from relayd.wire.key_filter import PLACEHOLDERS
 
 # Fields in which clients of AI APIs send keys. None of them is forwarded unless the route passes it through.
 AI_KEY_FIELDS = ("x-api-key", "api-key", "x-goog-api-key")
 _PLACEHOLDERS = frozenset(text.encode() for text in PLACEHOLDERS)
-_BEARER = re.compile(rb"[ \t]*(?i:bearer) +([^\x00-\x20\x7f]+)[ \t]*")
+_BEARER = lazy_regex(rb"[ \t]*(?i:bearer) +([^\x00-\x20\x7f]+)[ \t]*")
 USUAL_KEY_FIELDS = frozenset({b"authorization", b"proxy-authorization", *(name.encode() for name in AI_KEY_FIELDS)})
 
 

@@ -10,16 +10,17 @@ without a look-up. Only the SHA-256 digest is stored: 256 random bits need no sl
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import zlib
+
+from relayd.lazy_regex import lazy_regex
 
 PREFIX = "rl_"
 KEY_BYTES = 32
 SHOWN_CHARACTERS = 7  # of a key in lists: the prefix and four characters
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_CHARACTERS, _CHECK_CHARACTERS = 43, 6
-_KEY = re.compile(rb"rl_[0-9A-Za-z]{%d}" % (_RANDOM_CHARACTERS + _CHECK_CHARACTERS))
+_KEY = lazy_regex(rb"rl_[0-9A-Za-z]{%d}" % (_RANDOM_CHARACTERS + _CHECK_CHARACTERS))
 
 
 def new_key() -> str:

@@ -10,10 +10,11 @@ from dataclasses import field
 from typing import Any
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_ID = re.compile(r"[0-9a-f]{12}")
-_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
+_DIGEST = lazy_regex(r"[0-9a-f]{64}")
+_ID = lazy_regex(r"[0-9a-f]{12}")
+_NAME = lazy_regex(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

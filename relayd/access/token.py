@@ -13,14 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from typing import Any
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 MAX_BYTES = 16 * 1024
 MAX_KID_CHARS = 512
-_SEGMENT = re.compile(rb"[A-Za-z0-9_\-]*")
+_SEGMENT = lazy_regex(rb"[A-Za-z0-9_\-]*")
 
 
 class TokenFault(Exception):

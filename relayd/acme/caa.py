@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-RECORD = re.compile(r'(\d{1,3})\s+([A-Za-z0-9]+)\s+"?([^"]*)"?')
+from relayd.lazy_regex import lazy_regex
+
+RECORD = lazy_regex(r'(\d{1,3})\s+([A-Za-z0-9]+)\s+"?([^"]*)"?')
 KNOWN_TAGS = frozenset({"issue", "issuewild", "iodef", "contactemail", "contactphone", "issuemail", "issuevmc"})
 CRITICAL = 0x80
 

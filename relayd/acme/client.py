@@ -29,6 +29,7 @@ from relayd.acme.connections import Connections, read_bounded
 from relayd.acme.state import TOKEN
 from relayd.config.acme import Acme
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 T = TypeVar("T")
 REQUEST_TIMEOUT_S = 20
@@ -37,9 +38,9 @@ SESSION_TIMEOUT_S = 300.0  # for all calls of a session, without the waits betwe
 NONCE_ATTEMPTS = 8  # a busy directory discards nonces (RFC 8555 6.5)
 POLL_S, MAX_POLL_S = 0.25, 5.0
 NO_ACCOUNT = "accountDoesNotExist"
-DEACTIVATED = re.compile(r"^unauthorized: .*deactivated", re.IGNORECASE | re.DOTALL)
+DEACTIVATED = lazy_regex(r"^unauthorized: .*deactivated", re.IGNORECASE | re.DOTALL)
 # How python3-acme (the first) or urllib3 says that there is no connection, and the reason.
-NO_CONNECTION = re.compile(r"(?:^Requesting [^ :]*:|Failed to establish a new connection:)\s*(.+?)[\"')]*$")
+NO_CONNECTION = lazy_regex(r"(?:^Requesting [^ :]*:|Failed to establish a new connection:)\s*(.+?)[\"')]*$")
 
 
 class AcmeFault(Exception):

@@ -26,11 +26,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.schema.files import FileFault, read_file
 
 MAX_BYTES = 1 << 20
 RESERVED_BYTES = 32 * 1024  # more than a key and its chain need
-TOKEN = re.compile(rb"[A-Za-z0-9_-]{1,256}")
+TOKEN = lazy_regex(rb"[A-Za-z0-9_-]{1,256}")
 CHALLENGE_PATH = b"/.well-known/acme-challenge/"
 UNFINISHED = "an attempt has not finished"
 FOLDERS = ("accounts", "certificates", "challenges/http-01", "challenges/tls-alpn-01")

@@ -11,15 +11,15 @@ import contextlib
 import io
 import json
 import os
-import re
 import tarfile
 from collections.abc import Iterator
 
 from relayd.acme.state import MAX_BYTES, State, write_atomically
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.server.expiry import validity_of_all
 
-MEMBER = re.compile(r"(accounts/[A-Za-z0-9._-]{1,300}\.json|certificates/[A-Za-z0-9._-]{1,260}\.(json|pem))")
+MEMBER = lazy_regex(r"(accounts/[A-Za-z0-9._-]{1,300}\.json|certificates/[A-Za-z0-9._-]{1,260}\.(json|pem))")
 MAX_MEMBERS = 10_000
 
 

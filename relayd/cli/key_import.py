@@ -13,17 +13,17 @@ import csv
 import datetime
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
 from relayd.access.issued_key import digest_of
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 SHORTEST_KEY = 16
-_HASH = re.compile(r"[0-9a-fA-F]{64}")
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\-]+")
+_HASH = lazy_regex(r"[0-9a-fA-F]{64}")
+_NOT_IN_NAMES = lazy_regex(r"[^A-Za-z0-9_.\-]+")
 _KNOWN = frozenset((
     "key", "hash", "token", "name", "key_alias", "group", "team_id", "models", "routes", "expires", "blocked",
     "rpm_limit", "tpm_limit", "max_budget", "budget_duration",

@@ -73,6 +73,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     try:
         module = registry.load(COMMANDS, verb)
     finally:
+        gc.freeze()  # nor would later collections find any among what modules hold
         gc.enable()
     parser = argparse.ArgumentParser(prog=f"relayd {verb}", description=module.HELP)
     module.configure(parser)

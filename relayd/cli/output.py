@@ -11,9 +11,11 @@ import re
 import sys
 from typing import Any, TextIO
 
+from relayd.lazy_regex import lazy_regex
+
 CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
-PAINT = re.compile("\033\\[[0-9;]*m")
-UNPRINTABLE = re.compile("[^\n -~]+")  # outside of ASCII; the encoder has escaped control characters below it
+PAINT = lazy_regex("\033\\[[0-9;]*m")
+UNPRINTABLE = lazy_regex("[^\n -~]+")  # outside of ASCII; the encoder has escaped control characters below it
 
 
 def out(text: str) -> None:

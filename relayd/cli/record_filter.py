@@ -6,9 +6,10 @@ import argparse
 import re
 
 from relayd.cli.admin_client import seconds
+from relayd.lazy_regex import lazy_regex
 from relayd.telemetry.record_filter import NAMED, RecordFilter
 
-STATUS = re.compile(r"[1-5](?:xx|[0-9]{2})", re.IGNORECASE)
+STATUS = lazy_regex(r"[1-5](?:xx|[0-9]{2})", re.IGNORECASE)
 
 
 def status(text: str) -> str:

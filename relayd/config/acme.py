@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from relayd.config.fields import file_fault
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Duration, Secret, section, setting
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
@@ -18,8 +19,8 @@ LEAST_KEY = 32  # characters of a sharing key
 # Names that no public certificate authority certifies: RFC 6761, RFC 6762, RFC 7686, RFC 8375, ICANN's `internal`.
 PRIVATE_ENDINGS = ("local", "localdomain", "internal", "home.arpa", "onion", "invalid", "lan", "home", "corp")
 
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", re.ASCII)
-_EMAIL = re.compile(r"[^\s@,?<>\"]{1,64}@[^\s@,?<>\"]{1,253}", re.ASCII)
+_LABEL = lazy_regex(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", re.ASCII)
+_EMAIL = lazy_regex(r"[^\s@,?<>\"]{1,64}@[^\s@,?<>\"]{1,253}", re.ASCII)
 
 
 @section()

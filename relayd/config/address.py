@@ -10,14 +10,15 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 UNIX_PATH_BYTES = 107
 HOST = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?)*\.?"
 
-_HOST = re.compile(f"(?:{HOST})|[A-Za-z0-9_][A-Za-z0-9_.\\-]{{0,252}}", re.ASCII)
-_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
-_SYSTEMD = re.compile(r"[A-Za-z0-9_.\-]{1,255}", re.ASCII)
-_PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)*", re.ASCII)
+_HOST = lazy_regex(f"(?:{HOST})|[A-Za-z0-9_][A-Za-z0-9_.\\-]{{0,252}}", re.ASCII)
+_PORT = lazy_regex(r"[0-9]{1,5}", re.ASCII)
+_SYSTEMD = lazy_regex(r"[A-Za-z0-9_.\-]{1,255}", re.ASCII)
+_PATH = lazy_regex(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)*", re.ASCII)
 
 
 class AddressError(ValueError):

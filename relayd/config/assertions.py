@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from relayd.config.fields import field_name_fault
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Size, section, setting
 
-REQUEST = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<url>\S+)")
+REQUEST = lazy_regex(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<url>\S+)")
 
 
 @section()

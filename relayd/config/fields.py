@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
+from relayd.lazy_regex import lazy_regex
 from relayd.schema.files import FileFault, read_file
 from relayd.wire.field_syntax import FRAMING, TOKEN, field_name_fault, field_value_fault
 
 PEM_BYTES = 8 << 20
 KEY_FIELDS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key"})
 
-_TOKEN = re.compile(TOKEN)
+_TOKEN = lazy_regex(TOKEN)
 
 
 def written_fields(path: str, fields: Mapping[str, str]) -> Iterable[tuple[str, str]]:

@@ -19,12 +19,13 @@ from relayd.config.store import Store
 from relayd.config.telemetry import Telemetry
 from relayd.config.unreachable import unreachable
 from relayd.config.upstream import Model, Upstream
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import registry
 from relayd.protocols.dialect import Dialect
 from relayd.schema import Duration, Size, section, setting
 from relayd.schema.scalars import meant, shown
 
-NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
+NAME = lazy_regex(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 BUILT_IN = ("admin", "demo", "by_model", "sessions")
 SMALLEST_BUFFERS = 1024 * 1024
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.path import pattern
 from relayd.wire.regex_proof import fault_of_regex
 
@@ -16,12 +17,12 @@ __all__ = [
 ]
 
 _LABEL = r"[A-Za-z0-9_\-]+"
-_HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.\-]*)://([a-z0-9.\-_]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
+_HOST = lazy_regex(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+_ORIGIN = lazy_regex(r"([a-z][a-z0-9+.\-]*)://([a-z0-9.\-_]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 _USUAL_PORTS = {"http": "80", "https": "443"}
 # The characters of a URI (RFC 3986 2), escapes included.
-_URI = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*", re.ASCII)
-_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+_URI = lazy_regex(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_PLACEHOLDER = lazy_regex(r"\{[^{}]*\}")
 
 
 def normal_path(text: str, *, whole: bool) -> str | None:

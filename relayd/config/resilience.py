@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Duration, section, setting
 
 FAULTS = ("connect", "closed", "malformed", "timeout", "5xx", "429", "503", "key")
-STATUS = re.compile(r"([1-5])xx|([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
+STATUS = lazy_regex(r"([1-5])xx|([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 FallbackClass = Literal["unavailable", "overloaded", "context_length", "refused_content", "any"]
 
 

@@ -27,6 +27,7 @@ from relayd.config.patterns import (
 )
 from relayd.config.rates import Budget, Rate, rates_faults
 from relayd.config.resilience import Canary, Fallback, Mirror, fallback_faults, share_faults
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import registry
 from relayd.schema import Duration, Size, section, setting
 
@@ -34,8 +35,8 @@ ONLY_UPSTREAM = (
     "fallbacks", "canary", "mirror", "keepalive", "tells_attempts", "tells_queue", "pass_client_key", "upgrade", "strip_prefix", "rewrite",
     "trailers", "rates", "budget", "tells_rates", "session", "cache",
 )
-PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-GROUP = re.compile(r"\\([0-9]{1,2})")
+PLACEHOLDER = lazy_regex(r"\{([^{}]*)\}")
+GROUP = lazy_regex(r"\\([0-9]{1,2})")
 
 
 @section()

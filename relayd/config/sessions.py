@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from relayd.config.fields import FRAMING, KEY_FIELDS, TOKEN, field_name_fault
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Duration, Size, section, setting
 
 OFF = "off"
 SIGN_IN_COOKIE = "relayd_sign_in"
 """The cookie of the pages of relayd itself, for somebody who has signed in."""
 
-_TOKEN = re.compile(TOKEN)
+_TOKEN = lazy_regex(TOKEN)
 
 
 @section()

@@ -10,17 +10,18 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import re
 import socket
 import tempfile
 from collections.abc import Mapping
+
+from relayd.lazy_regex import lazy_regex
 
 DEFAULT_FILE = "/etc/relayd.yaml"
 DEFAULT_ADDRESS = "unix:/run/relayd/admin.sock"
 PRIVATE = "private"
 SYSTEM_FOLDER = "/run/relayd"
-SECTION = re.compile(r"""(?m)(?:^|[{,])(?P<indent>[ \t]*)["']?admin["']?[ \t]*:[ \t]*""")
-ADDRESS = re.compile(r"""(?m)^[^#\n]*?\baddress["']?[ \t]*:[ \t]*["']?(?P<address>unix:/[^\s"',}#]+|private\b)""")
+SECTION = lazy_regex(r"""(?m)(?:^|[{,])(?P<indent>[ \t]*)["']?admin["']?[ \t]*:[ \t]*""")
+ADDRESS = lazy_regex(r"""(?m)^[^#\n]*?\baddress["']?[ \t]*:[ \t]*["']?(?P<address>unix:/[^\s"',}#]+|private\b)""")
 
 
 def socket_file(address: str) -> str:

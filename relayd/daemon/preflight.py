@@ -44,6 +44,7 @@ DAY_S = 86400
 AUTHORITY = "authority"
 AUTHORITIES = ("ca", "directory_ca")  # of servers that relayd connects to
 PEM = ("cert", "key", "ca", "client_ca", "directory_ca")
+_NO_TEXTS = (type(None), bool, int, float)
 ACME_MODULES = ("acme", "josepy")
 WARN_S, URGENT_S = 30 * DAY_S, 7 * DAY_S
 
@@ -284,41 +285,41 @@ def _denied(file: str, existing: str, suggestion: str) -> tuple[str, str]:
 
 def secrets_of(config: Config) -> Iterator[tuple[str, Secret]]:
     """All secrets of a configuration, with their keys."""
-    yield from ((path, value) for path, value in _leaves("", config) if isinstance(value, Secret))
+    yield from ((path, value) for path, value in _texts("", config) if isinstance(value, Secret))
 
 
 def _files_read(config: Config) -> Iterator[tuple[str, str]]:
     """The files that relayd reads, with their configuration keys."""
-    for path, value in _leaves("", config):
+    for path, value in _texts("", config):
         if isinstance(value, Secret):
             kind, _, file = value.source.partition(" ")
             if kind == "file":
                 yield path, file
-        elif isinstance(value, str) and path.rpartition(".")[2] in PEM and value.startswith("/"):
+        elif value.startswith("/") and path.rpartition(".")[2] in PEM:
             yield path, value
 
 
 @functools.cache
 def _keys_of(kind: type) -> tuple[tuple[str, str], ...] | None:
     """The keys of a section, with the names of their members; None if this is no section."""
-    if not dataclasses.is_dataclass(kind) or issubclass(kind, Secret):
+    if not dataclasses.is_dataclass(kind):
         return None
     return tuple((str(one.metadata.get("key") or one.name), one.name) for one in dataclasses.fields(kind))
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """All values of a configuration that are no sections, with their keys; None is no value."""
-    if isinstance(value, str):
-        yield path, value
-    elif (keys := _keys_of(value.__class__)) is not None:
+def _texts(path: str, value: Any) -> list[tuple[str, str | Secret]]:
+    """All texts and secrets in a value of the configuration, with their keys. Most values are numbers or None."""
+    if isinstance(value, (str, Secret)):
+        return [(path, value)]
+    found: list[tuple[str, str | Secret]] = []
+    if (keys := _keys_of(value.__class__)) is not None:
         for key, name in keys:
-            if (inner := getattr(value, name)) is not None:
-                yield from _leaves(f"{path}.{key}" if path else key, inner)
+            if (inner := getattr(value, name)).__class__ not in _NO_TEXTS:
+                found += _texts(f"{path}.{key}" if path else key, inner)
     elif hasattr(value, "items"):
         for name, inner in value.items():
-            yield from _leaves(f"{path}.{name}", inner)
+            found += _texts(f"{path}.{name}", inner)
     elif isinstance(value, (tuple, list)):
         for number, inner in enumerate(value):
-            yield from _leaves(f"{path}[{number}]", inner)
-    else:
-        yield path, value
+            found += _texts(f"{path}[{number}]", inner)
+    return found

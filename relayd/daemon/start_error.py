@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from relayd.config.listener import Listener
 from relayd.config.load import Loaded
 from relayd.daemon.port_owner import port_owner, socket_owner
 from relayd.errors import ConfigError, Finding, RelaydError
+from relayd.lazy_regex import lazy_regex
 from relayd.server.sockets import split
 
-UNIX = re.compile(r"cannot listen on unix:(\S+): ")
+UNIX = lazy_regex(r"cannot listen on unix:(\S+): ")
 
 
 class StartError(RelaydError):

@@ -14,10 +14,11 @@ from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._report import Item, Report
 from relayd.importers._sources import BLOCKS, DEPTH, Source, SourceError, Sources
+from relayd.lazy_regex import lazy_regex
 
-_WORD = re.compile(r'"(?P<quoted>(?:\\.|[^"\\])*)"|`(?P<raw>[^`]*)`|(?P<plain>[^\s"`][^\s]*)', re.DOTALL)
-_VARIABLE = re.compile(r"\{\$(?P<name>[^}:]+)(?::(?P<default>[^}]*))?\}")
-_ARGUMENT = re.compile(r"\{args[.\[](?P<index>\d+)\]?\}")
+_WORD = lazy_regex(r'"(?P<quoted>(?:\\.|[^"\\])*)"|`(?P<raw>[^`]*)`|(?P<plain>[^\s"`][^\s]*)', re.DOTALL)
+_VARIABLE = lazy_regex(r"\{\$(?P<name>[^}:]+)(?::(?P<default>[^}]*))?\}")
+_ARGUMENT = lazy_regex(r"\{args[.\[](?P<index>\d+)\]?\}")
 
 
 @dataclass(slots=True)

@@ -9,9 +9,10 @@ from relayd.config.fields import field_name_fault, field_value_fault
 from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Draft, Values, endpoint_fault, is_key_field
+from relayd.lazy_regex import lazy_regex
 
 POLICIES = {"random": "random", "least_conn": "least_request", "round_robin": "round_robin", "first": "priority", "random_choose": "random"}
-DURATION = re.compile(r"\d+(?:ms|s|m|h|d)")
+DURATION = lazy_regex(r"\d+(?:ms|s|m|h|d)")
 CLIENT_FIELDS = {("x-real-ip", "{remote_host}"), ("x-real-ip", "{remote}"), ("x-real-ip", "{client_ip}"), ("x-forwarded-proto", "{scheme}"), ("x-forwarded-host", "{host}"),
                  ("x-forwarded-for", "{remote_host}"), ("x-forwarded-for", "{client_ip}"), ("host", "{host}"), ("host", "{hostport}"), ("host", "{http.request.host}"),
                  ("host", "{http.request.hostport}")}

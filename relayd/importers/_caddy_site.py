@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 
 from relayd.config.patterns import fault_of_host
 from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Draft, Values
+from relayd.lazy_regex import lazy_regex
 
-_ADDRESS = re.compile(r"(?:(https?)://)?([^:/\[\]]*|\[[0-9a-fA-F:.]+\])(?::(\d+))?(/.*)?")
+_ADDRESS = lazy_regex(r"(?:(https?)://)?([^:/\[\]]*|\[[0-9a-fA-F:.]+\])(?::(\d+))?(/.*)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,15 @@ from dataclasses import field
 
 from relayd.dataclass import dataclass
 from relayd.importers._report import Item
+from relayd.lazy_regex import lazy_regex
 
-_BINDING = re.compile(
+_BINDING = lazy_regex(
     r"[^\S\r\n]*(?:export[^\S\r\n]+|(?!export[^\S\r\n]))(?P<key>'[^']+'|[^=#\s'][^=#\s]*)[^\S\r\n]*"
     r"(?P<sign>=[^\S\r\n]*(?:'(?P<single>(?:\\'|[^'])*)'|\"(?P<double>(?:\\\"|[^\"])*)\"|(?P<plain>(?![^\S\r\n]*['\"])[^\r\n]*)))?"
     r"(?P<rest>[^\r\n]*)(?:\r\n|\n|\r|$)"
 )
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_REFERENCE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:?[-?+])(?P<default>[^}]*))?\}|\$(?P<bare>[A-Za-z_][A-Za-z0-9_]*)")
+_REFERENCE = lazy_regex(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:?[-?+])(?P<default>[^}]*))?\}|\$(?P<bare>[A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True, slots=True)

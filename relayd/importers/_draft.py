@@ -15,10 +15,11 @@ from relayd.config.address import fault_of, parse_endpoint
 from relayd.config.fields import KEY_FIELDS
 from relayd.dataclass import dataclass
 from relayd.importers._report import Item, Report
+from relayd.lazy_regex import lazy_regex
 
 HASHED = "a password cannot be had from its hash; see basic of consumers, and allow of the routes"
 NOT_IMPORTED = 501  # the status of a route whose original could not be converted: nothing goes where it did not go
-SECRET_NAME = re.compile(r"(?:^|[_\-.])(?:(?:api|access|master|auth|private|secret)?[_\-]?(?:keys?(?:_id)?|token|secret)|password|passwd|pass|"
+SECRET_NAME = lazy_regex(r"(?:^|[_\-.])(?:(?:api|access|master|auth|private|secret)?[_\-]?(?:keys?(?:_id)?|token|secret)|password|passwd|pass|"
                          r"credentials?|dsn|salt)$", re.IGNORECASE)
 Values = dict[str, Any]
 

@@ -11,10 +11,11 @@ from relayd.dataclass import dataclass
 from relayd.importers._draft import Draft, Values, endpoint_fault, is_key_field
 from relayd.importers._report import Item
 from relayd.importers._sources import SourceError
+from relayd.lazy_regex import lazy_regex
 
-_WORD = re.compile(r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s#\"'\\])+")
-_PART = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|\\(.)|([^\"'\\]+)")
-_TIME = re.compile(r"(\d+)(us|ms|s|m|h|d)?")
+_WORD = lazy_regex(r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s#\"'\\])+")
+_PART = lazy_regex(r"\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|\\(.)|([^\"'\\]+)")
+_TIME = lazy_regex(r"(\d+)(us|ms|s|m|h|d)?")
 BALANCE = {"roundrobin": "round_robin", "static-rr": "round_robin", "leastconn": "least_request", "first": "priority", "random": "random"}
 
 

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import re
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.redact import is_secret_name
 
 MASK = "***"
-_USERINFO = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
-_NAME = re.compile(r"(?<![\w.\-])[\w.\-]+")
+_USERINFO = lazy_regex(r"(?<=://)[^/\s@\"']+(?=@)")
+_NAME = lazy_regex(r"(?<![\w.\-])[\w.\-]+")
 _SCHEME = r"(?:(?:bearer|basic|token)(?:\s|\\ )+)?"
 # What follows a name: `: value`, `=value`, `, value`, ` value`, the name or the value in quotes.
-_VALUE = re.compile(
+_VALUE = lazy_regex(
     rf"(?:[\"'`)]{{0,2}}\s*[:=,]\s*|[\"'`)]?\s+)(?:\[\s*)?(?:\"(?P<double>[^\"]*)|'(?P<single>[^']*)|`(?P<back>[^`]*)"
     rf"|(?P<plain>{_SCHEME}(?:\\.|\$\{{[^}}]*\}}|[^\s,;\"'`{{}}\[\]()\\])+))",
     re.IGNORECASE,
 )
 # What continues a value after its closing quote, as a shell reads it: 'one'"two"three.
-_REST = re.compile(r"(?:\"[^\"]*\"?|'[^']*'?|[^\s,;:\"'`{}\[\]()\\]+)+")
+_REST = lazy_regex(r"(?:\"[^\"]*\"?|'[^']*'?|[^\s,;:\"'`{}\[\]()\\]+)+")
 # A file, a variable, a reference, an option, a switch: names of secrets rather than secrets.
-_HARMLESS = re.compile(r"|/.*|\$\{?\w+[^$]*\}?|%\[.*|os\.environ/.*|\{.*|-{1,2}[a-z]+|on|off|true|false|yes|no|null|none|if|unless|\d{1,4}", re.IGNORECASE)
+_HARMLESS = lazy_regex(r"|/.*|\$\{?\w+[^$]*\}?|%\[.*|os\.environ/.*|\{.*|-{1,2}[a-z]+|on|off|true|false|yes|no|null|none|if|unless|\d{1,4}", re.IGNORECASE)
 # Values that are recognised without their name: tokens after a scheme, hashes of passwords, keys with a known beginning.
-_BY_FORM = re.compile(
+_BY_FORM = lazy_regex(
     r"(?<=\bbearer )[^\s\"'`,;$%{]+|(?<=\bbasic )[A-Za-z0-9+/=]{8,}|[^\s\"'`,=:]+:\$(?:apr1|2[abxy]?|[156])\$[^\s\"'`,]+"
     r"|\$(?:apr1|2[abxy]|[156])\$[^\s\"'`,]+|(?<=hooks\.slack\.com/services/)[^\s\"'`]+|(?<=/api/webhooks/)[^\s\"'`]+"
     r"|\b(?:sk|gsk|hf|ghp|xai|pplx)[-_][A-Za-z0-9_\-]{4,}", re.IGNORECASE,
@@ -32,13 +33,13 @@ _BY_FORM = re.compile(
 
 
 # Long values of random characters: a UUID, hexadecimal digits, or a mixture that changes often between kinds of characters.
-_RUN = re.compile(r"[A-Za-z0-9_\-+]{20,}={0,2}")
-_HEXADECIMAL = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{20,}", re.IGNORECASE)
-_CHANGE = re.compile(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])|(?<=[A-Z])(?=[a-z][A-Z0-9])")
+_RUN = lazy_regex(r"[A-Za-z0-9_\-+]{20,}={0,2}")
+_HEXADECIMAL = lazy_regex(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{20,}", re.IGNORECASE)
+_CHANGE = lazy_regex(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])|(?<=[A-Z])(?=[a-z][A-Z0-9])")
 # The length between two changes is on average at most this in a random value, with and without digits; words and dates
 # have longer parts. A single part in one case has LEAST_CHANGES.
 MOST_LENGTH, MOST_LENGTH_OF_LETTERS, LEAST_CHANGES = 5, 3, 4
-_ONE_CASE = re.compile(r"(?:[a-z0-9]{20,}|[A-Z0-9]{20,})={0,2}")
+_ONE_CASE = lazy_regex(r"(?:[a-z0-9]{20,}|[A-Z0-9]{20,})={0,2}")
 
 
 def masked_form(text: str) -> str:

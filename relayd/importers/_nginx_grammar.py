@@ -6,7 +6,6 @@ quotes and after a backslash these characters are part of the word, and `${` beg
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import field
 
@@ -14,10 +13,11 @@ from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._report import Item, Report
 from relayd.importers._sources import BLOCKS, DEPTH, Source, SourceError, Sources
+from relayd.lazy_regex import lazy_regex
 
 _SPACE = " \t\r\n"
-_LUA_TEXT = re.compile(r"--[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")  # a comment or a string
-_LUA = re.compile(r"\w+_by_lua_block")
+_LUA_TEXT = lazy_regex(r"--[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")  # a comment or a string
+_LUA = lazy_regex(r"\w+_by_lua_block")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from relayd.importers._draft import Draft, Values, endpoint_fault, is_secret_nam
 from relayd.importers._nginx_proxy import ACCESS, Proxied, Scope
 from relayd.importers._paths import is_portable, literal_prefix, usable_prefix, whole_path
 from relayd.importers._report import Item, Report
+from relayd.lazy_regex import lazy_regex
 
 REDIRECTS = (301, 302, 303, 307, 308)
-_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})")
-_PASS = re.compile(r"(?:(https?)://)(unix:([^:]+)(?::(.*))?|([^/]+)(/.*)?)", re.DOTALL)
-_CAPTURED = re.compile(r"(https?://[^/$]+)(/[A-Za-z0-9_./-]*)\$1\$is_args\$args")
+_VARIABLE = lazy_regex(r"\$(?:\w+|\{\w+\})")
+_PASS = lazy_regex(r"(?:(https?)://)(unix:([^:]+)(?::(.*))?|([^/]+)(/.*)?)", re.DOTALL)
+_CAPTURED = lazy_regex(r"(https?://[^/$]+)(/[A-Za-z0-9_./-]*)\$1\$is_args\$args")
 CONTENT = ("proxy_pass", "return", "root", "alias", "try_files", "fastcgi_pass", "uwsgi_pass", "grpc_pass", "scgi_pass",
            "memcached_pass", "stub_status", "empty_gif", "content_by_lua_block", "content_by_lua_file", "dav_methods", "index", "autoindex")
 

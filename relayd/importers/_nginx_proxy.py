@@ -11,6 +11,7 @@ from relayd.dataclass import dataclass
 from relayd.importers._directive import Directive
 from relayd.importers._draft import Draft, Values, is_key_field
 from relayd.importers._report import Item
+from relayd.lazy_regex import lazy_regex
 
 STREAMS = "relayd passes bodies on as they arrive, with bounded buffers"
 # Directives without an effect on requests in relayd: the reason, exact if there is nothing to lose.
@@ -30,8 +31,8 @@ WRITTEN_BY_RELAYD = {
 }
 ACCESS = {"auth_basic", "auth_request", "auth_jwt", "allow", "deny", "satisfy", "limit_except", "ssl_verify_client", "secure_link",
           "access_by_lua_block", "access_by_lua_file", "rewrite_by_lua_block", "rewrite_by_lua_file"}
-_TIME = re.compile(r"(?:(\d+)(ms|s|m|h|d)?)")
-_SIZE = re.compile(r"(\d+)([kKmMgG]?)")
+_TIME = lazy_regex(r"(?:(\d+)(ms|s|m|h|d)?)")
+_SIZE = lazy_regex(r"(\d+)([kKmMgG]?)")
 
 
 def duration(text: str) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from relayd.config.patterns import fault_of_path
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.regex_proof import fault_of_regex
 
-_SIMPLE = re.compile(r"[A-Za-z0-9/_\-.|()?:*+\[\]^$\\,{}~!=&@]*", re.ASCII)
+_SIMPLE = lazy_regex(r"[A-Za-z0-9/_\-.|()?:*+\[\]^$\\,{}~!=&@]*", re.ASCII)
 _SPECIAL = ".*+?()[]{}|^$\\"
 
 

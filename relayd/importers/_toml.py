@@ -11,12 +11,13 @@ import tomllib
 from typing import Any
 
 from relayd.importers._sources import SourceError
+from relayd.lazy_regex import lazy_regex
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence
 
 _KEY = r"(?:[A-Za-z0-9_-]+|\"(?:[^\"\\]|\\.)*\"|'[^']*')"
-_TABLE = re.compile(rf"\s*(?P<array>\[)?\[\s*(?P<path>{_KEY}(?:\s*\.\s*{_KEY})*)\s*\]")
-_ASSIGN = re.compile(rf"\s*(?P<path>{_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
-_PART = re.compile(_KEY)
+_TABLE = lazy_regex(rf"\s*(?P<array>\[)?\[\s*(?P<path>{_KEY}(?:\s*\.\s*{_KEY})*)\s*\]")
+_ASSIGN = lazy_regex(rf"\s*(?P<path>{_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
+_PART = lazy_regex(_KEY)
 
 
 def toml_tree(text: str, name: str) -> Mapping:

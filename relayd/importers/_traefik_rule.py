@@ -12,9 +12,10 @@ from relayd.config.patterns import fault_of_host, fault_of_path
 from relayd.dataclass import dataclass
 from relayd.importers._draft import Values, is_key_field
 from relayd.importers._paths import whole_path
+from relayd.lazy_regex import lazy_regex
 
-_TOKEN = re.compile(r"\s*(?:(?P<op>&&|\|\||!|\(|\))|(?P<name>[A-Za-z]+)\((?P<args>(?:[^()`\"]|`[^`]*`|\"(?:[^\"\\]|\\.)*\")*)\))")
-_ARGUMENT = re.compile(r"`([^`]*)`|\"((?:[^\"\\]|\\.)*)\"")
+_TOKEN = lazy_regex(r"\s*(?:(?P<op>&&|\|\||!|\(|\))|(?P<name>[A-Za-z]+)\((?P<args>(?:[^()`\"]|`[^`]*`|\"(?:[^\"\\]|\\.)*\")*)\))")
+_ARGUMENT = lazy_regex(r"`([^`]*)`|\"((?:[^\"\\]|\\.)*)\"")
 MATCHES = 32
 NESTED = 100  # parentheses and negations of a rule
 

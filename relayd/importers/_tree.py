@@ -7,18 +7,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import field
 
 from relayd.dataclass import dataclass
 from relayd.importers._draft import is_secret_name
 from relayd.importers._report import Item, Report
+from relayd.lazy_regex import lazy_regex
 from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence
 from relayd.schema.scalars import FALSE, TRUE
 
-_REFERENCE = re.compile(r"\$|os\.environ/")  # the name of a variable, not a secret
-_NOTHING = re.compile(r"\s*(?:#.*|//.*)?[\s{}\[\](),]*")
+_REFERENCE = lazy_regex(r"\$|os\.environ/")  # the name of a variable, not a secret
+_NOTHING = lazy_regex(r"\s*(?:#.*|//.*)?[\s{}\[\](),]*")
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from relayd.importers._draft import Draft, Values, endpoint_fault, plain_name
 from relayd.importers._providers import Provider
 from relayd.importers._sources import Source, Sources
 from relayd.importers._tree import Field, Tree
+from relayd.lazy_regex import lazy_regex
 from relayd.schema.build import is_name
 
 OWN_TRANSLATION = {"openrouter", "deepseek", "groq", "gemini", "anthropic", "openai", "ollama", "vercel"}
@@ -26,11 +27,11 @@ SETTINGS = {
     "REWRITE_SYSTEM_PROMPT": ("unsupported", "relayd does not change prompts"),
 }
 CHAT, ANTHROPIC, GEMINI = Provider("openai_chat", ""), Provider("anthropic_messages", "", "", "x-api-key"), Provider("gemini", "", "", "x-goog-api-key")
-VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+VARIABLE = lazy_regex(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 
 
 # JSON5, which the router reads, has comments; all else that people use of it is YAML, too.
-_TEXT_OR_COMMENT = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|//[^\n]*|/\*.*?\*/""", re.DOTALL)
+_TEXT_OR_COMMENT = lazy_regex(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|//[^\n]*|/\*.*?\*/""", re.DOTALL)
 
 
 def without_comments(text: str) -> str:

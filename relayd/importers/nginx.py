@@ -19,8 +19,9 @@ from relayd.importers._nginx_listen import Listen, listens, tls_of
 from relayd.importers._nginx_location import LocationConverter, access_reason, method_route, returned
 from relayd.importers._nginx_proxy import Scope, duration
 from relayd.importers._sources import Source, Sources
+from relayd.lazy_regex import lazy_regex
 
-HTTPS = re.compile(r"https://(?:\$host|\$server_name|\$http_host|[A-Za-z0-9.\-]+)(?::443)?(?:\$request_uri|\$uri\$is_args\$args|\$1)?")
+HTTPS = lazy_regex(r"https://(?:\$host|\$server_name|\$http_host|[A-Za-z0-9.\-]+)(?::443)?(?:\$request_uri|\$uri\$is_args\$args|\$1)?")
 WITHOUT_EFFECT = {
     "user": "the unit sets the user", "worker_processes": "relayd has one process", "pid": "", "events": "", "worker_connections":
     "see listeners.limits.connections", "multi_accept": "", "use": "", "worker_rlimit_nofile": "the unit sets LimitNOFILE",

@@ -16,8 +16,9 @@ from relayd.importers._sources import Source, Sources
 from relayd.importers._toml import toml_tree
 from relayd.importers._traefik_rule import Rule, parse_rule
 from relayd.importers._tree import Field, Tree
+from relayd.lazy_regex import lazy_regex
 
-DURATION = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h)")
+DURATION = lazy_regex(r"\d+(?:\.\d+)?(?:ms|s|m|h)")
 ADDRESSES = "see addresses of consumers, and allow of the routes"
 NO_ACCESS = {"basicAuth": HASHED, "digestAuth": "relayd has no digest authentication; see consumers",
              "forwardAuth": "relayd asks no other server; see consumers", "ipWhiteList": ADDRESSES, "ipAllowList": ADDRESSES,

@@ -7,14 +7,14 @@ not matter, and an outage of the server begins the observation anew.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.limits.shared_calls import Failed, SharedCalls, held
 
 GONE_S = 15.0
-_NAME = re.compile(rb"[0-9a-f]{16}")
+_NAME = lazy_regex(rb"[0-9a-f]{16}")
 
 
 class GoneInstances:

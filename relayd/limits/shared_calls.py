@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
+from relayd.lazy_regex import lazy_regex
 from relayd.limits.counter import Counter
 from relayd.limits.shared_scripts import JOIN, LEAVE, RESERVE, SETTLE, SYNC, Script
 from relayd.limits.window import Span
 
 _SPANS = {"total": 0, "day": -1, "month": -2}
 _READABLE = " /=:*@,+~()"
-_LINE = re.compile(r"[0-9]+ [0-9]+ (-?[0-9]{1,15}) (.+)")
+_LINE = lazy_regex(r"[0-9]+ [0-9]+ (-?[0-9]{1,15}) (.+)")
 
 Arg = int | str
 OnAnswer = Callable[[Any], None]  # gets the answer, or Failed

@@ -10,6 +10,7 @@ import re
 
 from relayd.config.route import HeaderEdits, Route
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import registry
 from relayd.wire.headers import HOP_BY_HOP, FieldEdits
 from relayd.wire.path import has_parent_segment, pattern
@@ -17,10 +18,10 @@ from relayd.wire.path import has_parent_segment, pattern
 # relayd writes the framing fields itself, and Host follows the upstream's `host:`; an edit would conflict.
 _OWN = HOP_BY_HOP | {b"content-length", b"host"}
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_TARGET = re.compile(r"/[!\x22$->@-~]*")  # the characters of a request target; no space, no # and no ?
-_REFERENCE = re.compile(r"\\(?:([1-9][0-9]?)|g<(\w+)>)")
+_TOKEN = lazy_regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = lazy_regex(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_TARGET = lazy_regex(r"/[!\x22$->@-~]*")  # the characters of a request target; no space, no # and no ?
+_REFERENCE = lazy_regex(r"\\(?:([1-9][0-9]?)|g<(\w+)>)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import json
 import re
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._bounds import Allowance, ResponseTooLarge, TextBuffer
 from relayd.protocols._continuation import continuation
@@ -27,15 +28,15 @@ from relayd.protocols._tool_arguments import ObjectEndFinder
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.json_steps import CHUNK_BYTES, Steps
 
-_EMPTY = re.compile(r"\s*\{\s*\}\s*\Z")
-_EMPTIES = re.compile(r"(?:\s*\{\s*\})+\s*")
-_PLACEHOLDERS = re.compile(r'(?:\s*(?:null|""|\[\s*\]))+\s*')
-_OPEN_PLACEHOLDER = re.compile(r'(?:\s*(?:null|""|\[\s*\]))*\s*(?:nu?l?|"|\[\s*)?\Z')
-_FIRST_KEY = re.compile(r'\s*\{\s*("[^"\\]*+(?:\\.[^"\\]*+)*")')
-_INSIDE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
-_SIGN = re.compile(r"\S").search
-_OPENED = re.compile(r"\s*\{\s*\Z")
-_OPENED_KEY = re.compile(r'\s*\{\s*"\s*(.?)', re.DOTALL)
+_EMPTY = lazy_regex(r"\s*\{\s*\}\s*\Z")
+_EMPTIES = lazy_regex(r"(?:\s*\{\s*\})+\s*")
+_PLACEHOLDERS = lazy_regex(r'(?:\s*(?:null|""|\[\s*\]))+\s*')
+_OPEN_PLACEHOLDER = lazy_regex(r'(?:\s*(?:null|""|\[\s*\]))*\s*(?:nu?l?|"|\[\s*)?\Z')
+_FIRST_KEY = lazy_regex(r'\s*\{\s*("[^"\\]*+(?:\\.[^"\\]*+)*")')
+_INSIDE = lazy_regex(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
+_SIGN = lazy_regex(r"\S")
+_OPENED = lazy_regex(r"\s*\{\s*\Z")
+_OPENED_KEY = lazy_regex(r'\s*\{\s*"\s*(.?)', re.DOTALL)
 _AFTER_STRING = ",:]}"
 _MOST_DEPTHS = 64
 _MAX_SHRINKAGE = 8  # a serialisation that is more times shorter than another one is not expected
@@ -384,12 +385,12 @@ def _scanned(text: str) -> Steps[ObjectEndFinder]:
 def _sign_after_string(text: str) -> Steps[str]:
     """The first sign after the string that ends in this text; "" if there is none."""
     position = 0
-    while (at := _INSIDE(text, position, position + CHUNK_BYTES).end()) > position:  # type: ignore[union-attr]
+    while (at := _INSIDE.match(text, position, position + CHUNK_BYTES).end()) > position:  # type: ignore[union-attr]
         position = at
         yield
     if text[position : position + 1] != '"':
         return ""
-    sign = _SIGN(text, position + 1)
+    sign = _SIGN.search(text, position + 1)
     return "" if sign is None else sign[0]
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols.canon import Request
 from relayd.protocols.dialect import Refused
 
@@ -170,7 +171,7 @@ def _by_pattern(*rows: tuple[str, ModelFamily]) -> tuple[tuple[re.Pattern[str], 
 
 # ---- OpenAI's two APIs, which many others imitate
 
-_OPENAI_NAMES = ToolNames(re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[^A-Za-z0-9_-]"), 64)
+_OPENAI_NAMES = ToolNames(lazy_regex(r"[A-Za-z0-9_-]{1,64}"), lazy_regex(r"[^A-Za-z0-9_-]"), 64)
 _PROVIDER_PREFIX = r"(?:.*/)?"  # the provider's name before the model's
 _OPENAI = _by_pattern(
     (_PROVIDER_PREFIX + r"gpt-5-pro", ModelFamily(efforts=("high",))),
@@ -211,7 +212,7 @@ MESSAGES = Api(
         ),
         (_CLAUDE + r"(?:opus|sonnet|haiku)-(?:4[-.][7-9]|[5-9])", _ADAPTIVE),
     ),
-    ToolNames(re.compile(r"[A-Za-z0-9_-]{1,128}"), re.compile(r"[^A-Za-z0-9_-]"), 128),
+    ToolNames(lazy_regex(r"[A-Za-z0-9_-]{1,128}"), lazy_regex(r"[^A-Za-z0-9_-]"), 128),
     allows_blank_stops=False,
     schemas=SchemaRules(
         closed=True,
@@ -253,7 +254,7 @@ GEMINI = Api(
         (r"(?:models/)?gemini-3-pro", _thinks_by_level("low", "high", aliases={"medium": "high"})),
         (r"(?:models/)?(?:gemini-[0-9.]+-pro|gemini-pro-latest)", _thinks_by_level("low", "medium", "high")),
     ),
-    ToolNames(re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}"), re.compile(r"[^A-Za-z0-9_.\-]"), 64, "_"),
+    ToolNames(lazy_regex(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}"), lazy_regex(r"[^A-Za-z0-9_.\-]"), 64, "_"),
     max_stops=5,
 )  # fmt: skip
 # Keywords of schemas for models that support the older subset only.

@@ -8,20 +8,20 @@ written.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.wire.json_steps import Steps
 
 STEP_VALUES = 512
 STEP_CHARS = 32 * 1024  # of a string
 _ESCAPE_CHARS = 6  # the longest escape
-_BLANK = re.compile(r"[ \t\r\n]*")
-_inside = re.compile(r'[^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*').match
-_SCALAR = re.compile(r"[^\s,:\[\]{}\"]+")
-_HIGH_HALF = re.compile(r"[\ud800-\udbff]\Z")
+_BLANK = lazy_regex(r"[ \t\r\n]*")
+_inside = lazy_regex(r'[^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*')
+_SCALAR = lazy_regex(r"[^\s,:\[\]{}\"]+")
+_HIGH_HALF = lazy_regex(r"[\ud800-\udbff]\Z")
 
 
 class _Contradiction(Exception):
@@ -163,7 +163,7 @@ class _Reader:
         parts: list[str] = []
         while True:
             stop = min(position + STEP_CHARS, len(text))
-            end = _inside(text, position, stop).end()  # type: ignore[union-attr]  # always matches
+            end = _inside.match(text, position, stop).end()  # type: ignore[union-attr]  # always matches
             part: str = json.loads(f'"{text[position:end]}"', strict=False)
             if stop == len(text) or end < stop - _ESCAPE_CHARS:
                 break

@@ -12,13 +12,14 @@ import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._bounds import TextBuffer
 
-_OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-_PLAIN = re.compile(r'[^"\\]*+(?:\\["\\/bfnrt][^"\\]*+)*')
+_OPENING = lazy_regex(r'\s*\{\s*"input"\s*:\s*"')
+_PLAIN = lazy_regex(r'[^"\\]*+(?:\\["\\/bfnrt][^"\\]*+)*')
 _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_HEX = re.compile(r"[0-9A-Fa-f]{4}")
+_HEX = lazy_regex(r"[0-9A-Fa-f]{4}")
 _MAX_OPENING_CHARS = 256
 
 

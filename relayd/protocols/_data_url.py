@@ -7,7 +7,9 @@ import mimetypes
 import re
 from urllib.parse import unquote_to_bytes, urlsplit
 
-_HEAD = re.compile(r"data:([A-Za-z0-9.+\-]+/[A-Za-z0-9.+\-]+)?((?:;[^;,]*)*),", re.IGNORECASE)
+from relayd.lazy_regex import lazy_regex
+
+_HEAD = lazy_regex(r"data:([A-Za-z0-9.+\-]+/[A-Za-z0-9.+\-]+)?((?:;[^;,]*)*),", re.IGNORECASE)
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITESPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"

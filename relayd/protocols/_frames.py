@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
+from relayd.lazy_regex import lazy_regex
+
+_BLANK_LINE = lazy_regex(rb"\n\r?\n|\r\r")
 OVERLAP = 3  # bytes of a frame's end that may have arrived before
 
 

@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.wire.json_steps import Steps
 
 Edit = tuple[int, int, bytes]  # start, end, replacement
 STEP_TOKENS = 2048
-_TOKEN = re.compile(rb'["\[\]{}]')
-_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,64}("|\\?\Z)?', re.DOTALL)
+_TOKEN = lazy_regex(rb'["\[\]{}]')
+_STRING_REST = lazy_regex(rb'[^"\\]*+(?:\\.[^"\\]*+){0,64}("|\\?\Z)?', re.DOTALL)
 # The group is None if the string continues after the match.
 _OPENING = {b"]": b"[", b"}": b"{"}
 

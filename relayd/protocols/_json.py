@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols.dialect import Refused, run_steps
 from relayd.wire import json_steps
 from relayd.wire.body import DECODER, pop_parsed_object, scan
@@ -49,9 +50,9 @@ MOST_VALUES = 1 << 20
 MOST_STEP_CHARS = 256 * 1024  # of a text that is parsed at once: strings cost little
 MOST_TEXT_CHARS = 4 * 1024 * 1024  # of JSON text inside a message; no model writes more in one turn
 _MOST_STRUCTURE = 512 * 1024  # characters outside strings
-_STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"', re.DOTALL)
-_WHOLE_STRINGS = re.compile(r'(?:[^"]++|' + _STRINGS.pattern + ")*", re.DOTALL).match
-_INSIDE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
+_STRINGS = lazy_regex(r'"[^"\\]*+(?:\\.[^"\\]*+)*"', re.DOTALL)
+_WHOLE_STRINGS = lazy_regex(r'(?:[^"]++|' + _STRINGS.pattern + ")*", re.DOTALL)
+_INSIDE = lazy_regex(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
 MOST_PARTS = 4096  # of one message; agents send some tens of parts
 
 _quote: Callable[[str], str] = json.encoder.encode_basestring  # in C
@@ -125,7 +126,7 @@ def _require_little_structure(text: str, most_chars: int = _MOST_STRUCTURE) -> S
     structure = position = 0
     while position < len(text):
         end = min(position + CHUNK_BYTES, len(text))
-        whole = _WHOLE_STRINGS(text, position, end).end()  # type: ignore[union-attr]  # always matches
+        whole = _WHOLE_STRINGS.match(text, position, end).end()  # type: ignore[union-attr]  # always matches
         structure += len(_STRINGS.sub("", text[position:whole]))
         if structure > most_chars:
             raise ValueError("too many values")
@@ -135,7 +136,7 @@ def _require_little_structure(text: str, most_chars: int = _MOST_STRUCTURE) -> S
             while text[position : position + 1] != '"':
                 if len(text) - position < 2:
                     raise ValueError("a string does not end")
-                position = _INSIDE(text, position, position + CHUNK_BYTES).end()  # type: ignore[union-attr]
+                position = _INSIDE.match(text, position, position + CHUNK_BYTES).end()  # type: ignore[union-attr]
                 yield
             position += 1
         yield

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols.canon import Failure, Request, Thinking
 from relayd.protocols.dialect import Memory, Options
 
 _MOST_MODEL_CHARS = 256
 _MOST_MESSAGE_CHARS = 1000
-_UNSUPPORTED = re.compile(
+_UNSUPPORTED = lazy_regex(
     r"does not support (?:thinking|reasoning)|(?:thinking|reasoning) is not supported"
     r"|(?:unrecogni[sz]ed|unknown|unsupported|unexpected|extra)\b.{0,80}\b(?:reasoning_effort|think)\b"
     r"|\b(?:reasoning_effort|think)\b.{0,80}(?:not supported|unsupported|not permitted|not allowed|unexpected|unknown)",

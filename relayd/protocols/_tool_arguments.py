@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols.canon import Message, Text, ToolCall, ToolResult
 from relayd.protocols.dialect import Refused, run_steps
@@ -21,12 +22,12 @@ MOST_PENDING_CHARS = 16 * 1024
 MOST_PENDING_PIECES = 1024
 _WINDOW = 16 * 1024  # characters that are matched at a time: a match of many escapes takes memory
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
-_strings = re.compile(_STRING, re.DOTALL).sub
-_whole_strings = re.compile(r'(?:[^"]++|' + _STRING + ")*", re.DOTALL).match
-_brackets = re.compile(r"[{}\[\]]").findall
-_each_bracket = re.compile(r'(?:[^"{}\[\]]++|' + _STRING + r")*[{}\[\]]", re.DOTALL).finditer
+_strings = lazy_regex(_STRING, re.DOTALL)
+_whole_strings = lazy_regex(r'(?:[^"]++|' + _STRING + ")*", re.DOTALL)
+_brackets = lazy_regex(r"[{}\[\]]")
+_each_bracket = lazy_regex(r'(?:[^"{}\[\]]++|' + _STRING + r")*[{}\[\]]", re.DOTALL)
 _DELTA = {"{": 1, "[": 1, "}": -1, "]": -1}
-_inside_string = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
+_inside_string = lazy_regex(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
 
 
 class ObjectEndFinder:
@@ -118,7 +119,7 @@ class ObjectEndFinder:
         self._escaped = False
         while not self._is_complete:
             while self._in_string:
-                inside = _inside_string(text, position, position + _WINDOW)
+                inside = _inside_string.match(text, position, position + _WINDOW)
                 assert inside is not None
                 position = inside.end()
                 if text[position : position + 1] == '"':
@@ -128,7 +129,7 @@ class ObjectEndFinder:
                     self._escaped = position < size
                     return
             end = min(size, position + _WINDOW)
-            whole = _whole_strings(text, position, end).end()  # type: ignore[union-attr]  # always matches
+            whole = _whole_strings.match(text, position, end).end()  # type: ignore[union-attr]  # always matches
             if self._count_brackets(text, position, whole) or whole >= size:
                 return
             position = whole
@@ -138,7 +139,7 @@ class ObjectEndFinder:
 
     def _count_brackets(self, text: str, position: int, end: int) -> bool:
         """Count the brackets outside strings. Returns True if one of them closes the object."""
-        brackets = _brackets(_strings("", text[position:end]))
+        brackets = _brackets.findall(_strings.sub("", text[position:end]))
         depths = list(itertools.accumulate(map(_DELTA.__getitem__, brackets), initial=self._depth))
         try:
             closing = depths.index(0, 1)
@@ -146,7 +147,7 @@ class ObjectEndFinder:
             self._depth = depths[-1]
             return False
         self._depth, self._is_complete = 0, True
-        last = next(itertools.islice(_each_bracket(text, position, end), closing - 1, None))
+        last = next(itertools.islice(_each_bracket.finditer(text, position, end), closing - 1, None))
         self.trailing = text[last.end() :]
         return True
 

@@ -11,8 +11,7 @@ The stream must have no content coding, so code that adds the member requests `A
 
 from __future__ import annotations
 
-import re
-
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._frames import OVERLAP, first_frame_end, frames_with_mark, last_frame_end
 from relayd.wire.body import JsonBody, edited, inspect_json, member_span
@@ -21,7 +20,7 @@ from relayd.wire.sse import Event, SseError, SseSplitter
 MAX_BUFFERED_BYTES = 16 * 1024
 _LONGEST_OPTIONS = 4096
 _INCLUDE_USAGE = b'{"include_usage":true}'
-_MARK = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
+_MARK = lazy_regex(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 
 
 def with_include_usage(body: bytes) -> bytes | None:

@@ -12,12 +12,12 @@ Paging follows each API: OpenAI and Ollama have none, Anthropic's is by ids
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols.dialect import Dialect, Listing, ModelListShape, ModelListSource, Page
 from relayd.wire.json_steps import Steps, parse_document_steps, write_steps
@@ -25,7 +25,7 @@ from relayd.wire.json_steps import Steps, parse_document_steps, write_steps
 MOST_MODELS = 4096
 LONGEST_NAME = 256
 ENTRIES_IN_A_STEP = 128
-_LISTING = re.compile(r"(?:.*/)?(?:models(?:/(.+?))?|api/tags)/?")
+_LISTING = lazy_regex(r"(?:.*/)?(?:models(?:/(.+?))?|api/tags)/?")
 VERSION = b"anthropic-version: 2023-06-01"
 
 # ---- read from endpoints

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from urllib.parse import unquote
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.body import folded
 
 MOST_HEADER_BYTES = 16 * 1024  # of one part
@@ -28,15 +29,15 @@ MOST_VALUE_BYTES = 1024  # of a model's name
 MOST_PADDING_BYTES = 64
 MOST_PARTS = 1000
 
-_FORM = re.compile(r"multipart/form-data[ \t]*;(.*)", re.IGNORECASE | re.DOTALL)
-_PARAMETER = re.compile(
+_FORM = lazy_regex(r"multipart/form-data[ \t]*;(.*)", re.IGNORECASE | re.DOTALL)
+_PARAMETER = lazy_regex(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\\r\n]|\\[^\r\n])*)\"|([^\s;\"]*))[ \t]*(?:;|$)"
 )
-_OF_FILES = re.compile(r"filename\*", re.IGNORECASE)
-_ESCAPED = re.compile(r"\\(.)")
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,199}[0-9A-Za-z'()+_,\-./:=?]")
-_END_OF_LINE = re.compile(rb"[ \t]*\r\n")
-_PLAIN_TEXT = re.compile(r"text/plain(?:\s*;\s*charset=\"?(?:utf-8|us-ascii)\"?)?", re.IGNORECASE)
+_OF_FILES = lazy_regex(r"filename\*", re.IGNORECASE)
+_ESCAPED = lazy_regex(r"\\(.)")
+_BOUNDARY = lazy_regex(r"[0-9A-Za-z'()+_,\-./:=? ]{0,199}[0-9A-Za-z'()+_,\-./:=?]")
+_END_OF_LINE = lazy_regex(rb"[ \t]*\r\n")
+_PLAIN_TEXT = lazy_regex(r"text/plain(?:\s*;\s*charset=\"?(?:utf-8|us-ascii)\"?)?", re.IGNORECASE)
 _NO_CODING = ("7bit", "8bit", "binary")
 
 

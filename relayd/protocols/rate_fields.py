@@ -10,17 +10,17 @@ values: what remains, the seconds until the reset, and the reset as the dialect 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
 MAX_CACHED = 1024
 _Values = tuple[bytes, ...]
 _Template = tuple[bytes, Callable[[_Values], _Values]]
-_PLACE = re.compile(r"\{([0-9]+)\}")
+_PLACE = lazy_regex(r"\{([0-9]+)\}")
 
 
 Allowance = tuple[str, int, int]

@@ -10,9 +10,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from relayd import clock
+from relayd.lazy_regex import lazy_regex
 
 LONGEST_S = 7 * 86400.0
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
+_NUMBER = lazy_regex(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 
 
 def _seconds(text: str, scale: float) -> float | None:

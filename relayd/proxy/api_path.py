@@ -19,11 +19,12 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import registry
 
-_VERSION = re.compile(rb"/v[0-9]+(?:(?:alpha|beta)[0-9]*)?(?=/)")
-_ENDS_WITH_VERSION = re.compile(rb".*/v[0-9]+(?:(?:alpha|beta)[0-9]*)?")
-_MODEL = re.compile(
+_VERSION = lazy_regex(rb"/v[0-9]+(?:(?:alpha|beta)[0-9]*)?(?=/)")
+_ENDS_WITH_VERSION = lazy_regex(rb".*/v[0-9]+(?:(?:alpha|beta)[0-9]*)?")
+_MODEL = lazy_regex(
     rb"(?<=/)(?:(?:tuned)?models|endpoints)/(?P<verb_model>[^/]+):(?=(?P<verb>[^/:]*)/?\Z)"
     rb"|(?<=/)models/(?P<served>[^/]+)(?=/(?:versions|labels)/[^/]+:[^/:]*/?\Z"
     rb"|(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)/?\Z)"

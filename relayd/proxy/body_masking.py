@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 
+from relayd.lazy_regex import lazy_regex
 from relayd.proxy.captured import EDGE_BYTES, BodyCopy
 from relayd.wire.headers import name_of
 from relayd.wire.json_steps import Steps
@@ -24,12 +25,12 @@ MAX_NAME_BYTES = 64
 MAX_INFLATED_BYTES = 64 << 20  # of one body; what is longer is not kept
 FORM = b"application/x-www-form-urlencoded"
 # A member's name and the opening quotation mark of its text. JSON inside of a text has backslashes before the marks.
-_MEMBER = re.compile(rb'"([A-Za-z][A-Za-z0-9_.-]{1,63})\\*"[ \t\r\n]*:[ \t\r\n]*(\\*)"')
-_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
-_INNER_TEXT = re.compile(rb'[^"\\]*(?:\\+[^"\\][^"\\]*)*')
-_PARAMETER = re.compile(rb"(?:\A|(?<=&))([^=&]{1,64})=")
-_VALUE = re.compile(rb"[^&]*")
-_NO_LETTERS = re.compile(r"[^a-z0-9]")
+_MEMBER = lazy_regex(rb'"([A-Za-z][A-Za-z0-9_.-]{1,63})\\*"[ \t\r\n]*:[ \t\r\n]*(\\*)"')
+_TEXT = lazy_regex(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+_INNER_TEXT = lazy_regex(rb'[^"\\]*(?:\\+[^"\\][^"\\]*)*')
+_PARAMETER = lazy_regex(rb"(?:\A|(?<=&))([^=&]{1,64})=")
+_VALUE = lazy_regex(rb"[^&]*")
+_NO_LETTERS = lazy_regex(r"[^a-z0-9]")
 _CREDENTIALS = (
     "apikey", "accesskey", "secretkey", "privatekey", "accesstoken", "refreshtoken", "idtoken", "authtoken",
     "authorizationtoken", "bearertoken", "sessiontoken", "securitytoken", "secret", "password", "passwd", "passphrase",

@@ -14,13 +14,13 @@ A request with a known key, a token or a session is not concerned: no page can k
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable
 
+from relayd.lazy_regex import lazy_regex
 from relayd.proxy.browser_session import client_request
 from relayd.proxy.exchange import Exchange
 
-PORT = re.compile(r":[0-9]*\Z")
+PORT = lazy_regex(r":[0-9]*\Z")
 # Scripts of a page cannot remove these fields, but may replace User-Agent. A GET of the same origin has no Origin, and
 # without TLS no Sec-Fetch-Site.
 BROWSER_FIELDS = (b"origin", b"sec-fetch-site", b"accept-language")

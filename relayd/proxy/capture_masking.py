@@ -11,10 +11,10 @@ The work is done in steps, because bodies may be large.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import Plan
 from relayd.proxy.body_masking import mask_body_steps
 from relayd.proxy.captured import BodyCopy, CapturedAttempt, CapturedExchange
@@ -34,7 +34,7 @@ from relayd.wire.redact import (
 
 MAX_SECRETS = 64  # of one client request; of one with more, no body is kept
 MIN_COOKIE_BYTES = 16  # a shorter cookie is a setting rather than a key, unless it has a secret name
-_PARAMETER = re.compile(rb"[?&;/]([^=?&;/]+)=")
+_PARAMETER = lazy_regex(rb"[?&;/]([^=?&;/]+)=")
 
 
 class Masks:

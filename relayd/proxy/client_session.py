@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from typing import Any
 
 from relayd.config.sessions import OFF, Sessions
+from relayd.lazy_regex import lazy_regex
 from relayd.proxy.account import more_of
 from relayd.stores._space import Space
 from relayd.telemetry.outcome import Record
@@ -28,7 +28,7 @@ ENDPOINTS = "session-endpoints:"
 """The beginning of the names of the spaces that hold the endpoint of each upstream by `key`."""
 
 ID_BYTES, MAX_ID_CHARS, KEY_CHARS, SHOWN_CHARS = 24, 128, 32, 16
-_ID = re.compile(rb"[!#-+\--:<-\[\]-~]{1,%d}" % MAX_ID_CHARS)  # the characters of a cookie (RFC 6265 4.1.1)
+_ID = lazy_regex(rb"[!#-+\--:<-\[\]-~]{1,%d}" % MAX_ID_CHARS)  # the characters of a cookie (RFC 6265 4.1.1)
 
 
 class SessionCounts:

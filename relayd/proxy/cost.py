@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from relayd.lazy_regex import lazy_regex
 from relayd.limits.prices import Price, Prices
 from relayd.plan.plan import Target
 from relayd.proxy.ai_request import AiRequest
@@ -19,7 +20,7 @@ STEP_BYTES = 256 * 1024
 LONGEST_MARK = 256  # bytes of a mark with the whitespace inside
 MOST_IMAGES = 1000
 NO_USAGE = Usage()
-_COUNT = re.compile(rb"[1-9][0-9]{0,2}")
+_COUNT = lazy_regex(rb"[1-9][0-9]{0,2}")
 
 
 def image_steps(ai_request: AiRequest, path: bytes) -> Steps[None]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import PlannedRoute
 from relayd.upstream.endpoint import Endpoint
 from relayd.upstream.spec import UpstreamSpec
@@ -19,10 +20,10 @@ from relayd.wire.headers import name_of
 from relayd.wire.path import has_parent_segment, with_one_slash
 from relayd.wire.response import ResponseHead
 
-_URL = re.compile(rb"(?:(https?):)?//([^/?#\\@]+)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
-_REFRESH = re.compile(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)([\"']?)([^\"']*)\2", re.IGNORECASE)
+_URL = lazy_regex(rb"(?:(https?):)?//([^/?#\\@]+)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_REFRESH = lazy_regex(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)([\"']?)([^\"']*)\2", re.IGNORECASE)
 # Link (RFC 8288 3): targets, the parameter anchor, and other quoted texts, in which `<` and `,` mean nothing.
-_LINK = re.compile(
+_LINK = lazy_regex(
     rb"<([^<>]*)>|;[ \t]*anchor[ \t]*=[ \t]*\"([^\"\\]*)\"|\"(?:[^\"\\]|\\.)*(?:\"|\Z)", re.IGNORECASE | re.DOTALL
 )
 _FIELDS = (b"location", b"content-location", b"refresh", b"link")

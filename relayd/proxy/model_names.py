@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from urllib.parse import quote_plus, unquote_to_bytes
 
 from relayd.errors import ExchangeError
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols._json import write_string
 from relayd.wire.body import COMMON_KEYS, JsonBody, folded, inspect_member, name_fault
 from relayd.wire.headers import MODEL_FIELDS, Memo, folded_name_of
@@ -33,7 +34,7 @@ _LISTS = ("models", "fallbacks", "context_window_fallbacks", "content_policy_fal
 _STORED = ("assistant_id", "preset")
 _SPECIAL = {folded(key): key for key in (*_OBJECTS, *_LISTS, *_STORED, "route", "response")}
 _PROMPTS = frozenset(("model", "messages", "prompt", "input", "contents"))  # a request to a model has one of these
-_SPECIAL_PATH = re.compile(
+_SPECIAL_PATH = lazy_regex(
     rb"/(batches|realtime/calls|realtime/transcription_sessions|evals|graders)(?:/[^/]+/runs|/run|/validate)?/?$",
     re.IGNORECASE,
 )
@@ -45,7 +46,7 @@ _REFUSED_KINDS = {
 }
 _MOST_FORM_BYTES = 256 * 1024  # a body is decoded in one turn of the loop
 _JUNK = rb"[^&;=0-9A-Za-z]*"  # that some servers ignore in a key
-_FORM_MODEL = re.compile(
+_FORM_MODEL = lazy_regex(
     rb"[&;]" + _JUNK + _JUNK.join(bytes((letter,)) for letter in b"model") + _JUNK + rb"(?:\0[^&;=]*)?=", re.IGNORECASE
 )
 _EMPTY = (b"null", b"[]", b'""', b"{}", b"false")

@@ -10,11 +10,11 @@ Rules:
 from __future__ import annotations
 
 import functools
-import re
 from urllib.parse import unquote_to_bytes
 
 from relayd.access.identity import Identity
 from relayd.errors import ExchangeError
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import Resilience
 from relayd.protocols.multipart import MOST_PARTS, ModelFinder, MultipartError, boundary_of
 from relayd.proxy.api_path import models_in_path
@@ -24,11 +24,11 @@ from relayd.wire.headers import Memo
 from relayd.wire.http1 import RequestHead
 from relayd.wire.path import may_be_ambiguous, normalise, readings
 
-_OLLAMA_PATH = re.compile(rb"/api/(show|delete|pull|push|create|copy)/?$")
-_VERB = re.compile(rb"[A-Za-z0-9]+")
+_OLLAMA_PATH = lazy_regex(rb"/api/(show|delete|pull|push|create|copy)/?$")
+_VERB = lazy_regex(rb"[A-Za-z0-9]+")
 _OLLAMA_KEYS = frozenset(("model", "name", "source", "from", "modelfile"))
 _FORM = b"multipart/form-data"
-_CHARSET = re.compile(rb";\s*charset\s*=\s*\"?([^\s\";]*)")
+_CHARSET = lazy_regex(rb";\s*charset\s*=\s*\"?([^\s\";]*)")
 _USUAL_TYPES = frozenset((b"Content-Type: application/json", b"content-type: application/json"))
 _DASHES = (b"-", b"_")
 _TYPE_OR_ENCODING = (b"T", b"t", b"E", b"e")

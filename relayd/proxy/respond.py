@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from enum import Enum
 
 from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError, Fault, Kind
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import PlannedRoute
 from relayd.protocols.canon import Failure
 from relayd.wire.http1 import RequestHead
@@ -15,8 +15,8 @@ from relayd.wire.origin import Origin
 from relayd.wire.path import with_one_slash
 from relayd.wire.response import ResponseHead
 
-_PLACEHOLDER = re.compile(r"\{(path|query|host)\}")  # one pass: values from the client are not expanded
-_PORT = re.compile(rb":[0-9]*\Z")
+_PLACEHOLDER = lazy_regex(r"\{(path|query|host)\}")  # one pass: values from the client are not expanded
+_PORT = lazy_regex(rb":[0-9]*\Z")
 _TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",

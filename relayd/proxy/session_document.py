@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from relayd.errors import ExchangeError
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import PlannedRoute
 from relayd.proxy.client_session import ClientSession
 from relayd.proxy.exchange import Exchange
@@ -27,7 +27,7 @@ from relayd.wire.path import normalise
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 METHODS = "GET, HEAD, PUT, PATCH, DELETE"
 MOST_TRIES = 50  # of a change without If-Match
-_TAG = re.compile(rb'(W/)?("[^"]*")')
+_TAG = lazy_regex(rb'(W/)?("[^"]*")')
 
 
 def answer_document(exchange: Exchange, resume: Callable[[Exchange], None]) -> Answer | Wait:

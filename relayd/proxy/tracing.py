@@ -9,9 +9,8 @@
 
 from __future__ import annotations
 
-import re
-
 from relayd import clock
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import PlannedRoute, Target
 from relayd.proxy.account import more_of
 from relayd.proxy.ai_request import AiRequest
@@ -23,7 +22,7 @@ from relayd.wire.http1 import RequestHead
 from relayd.wire.response import ResponseHead
 from relayd.wire.trace_context import FIELDS, parse_traceparent, parse_tracestate, render_traceparent
 
-_TRACE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
+_TRACE_ID = lazy_regex("(?!0{32})[0-9a-f]{32}")
 
 
 def begin_trace(record: Record, head: RequestHead, sampler: Sampler, *, tls: bool, own_id: bool) -> None:

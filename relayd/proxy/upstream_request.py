@@ -6,11 +6,11 @@ is added last, after all edits, so that nothing can replace it.
 
 from __future__ import annotations
 
-import re
 from itertools import repeat
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from relayd.errors import ExchangeError
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import HeaderNames, PlannedRoute
 from relayd.proxy.api_path import passthrough_path, with_model
 from relayd.proxy.downstream import Downstream
@@ -24,7 +24,7 @@ from relayd.wire.origin import Origin, origin_of
 from relayd.wire.redact import SUBPROTOCOLS, key_in_subprotocol
 
 _COOKIE = frozenset((b"cookie",))
-_WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_WELL_FORMED_ID = lazy_regex(rb"[A-Za-z0-9._-]{1,128}")
 # Default fields of libcurl: an empty field suppresses them. relayd answers Expect itself and never forwards it.
 _SUPPRESSED = {
     bits: [b"Expect:"]

@@ -18,14 +18,15 @@ from urllib.parse import unquote_to_bytes
 
 from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.glob import Glob
 from relayd.wire.headers import METHOD_OVERRIDES, PATH_OVERRIDES, folded_name_of
 from relayd.wire.path import MAX_PATH_BYTES, pattern
 from relayd.wire.regex_proof import fault_of_regex
 
 MAX_OTHER_PATHS = 4
-_BEFORE_PATH = re.compile(rb"\A[A-Za-z][A-Za-z0-9+.\-]*://[^/]*")
-_BEHIND_PATH = re.compile(rb"[?#]")
+_BEFORE_PATH = lazy_regex(rb"\A[A-Za-z][A-Za-z0-9+.\-]*://[^/]*")
+_BEHIND_PATH = lazy_regex(rb"[?#]")
 
 
 class Head(Protocol):

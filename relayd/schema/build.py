@@ -17,6 +17,7 @@ from typing import Any
 
 from relayd.dataclass import dataclass
 from relayd.errors import Finding
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import secrets
 from relayd.schema.describe import (
     Key,
@@ -33,9 +34,9 @@ from relayd.schema.nodes import Mapping, Mark, Node, Scalar, Sequence, is_null, 
 from relayd.schema.scalars import ScalarError, meant, parse_scalar, shown
 from relayd.schema.types import Secret
 
-_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,127}(:?[-+?=][^}]{0,200})?\}")
+_VARIABLE = lazy_regex(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,127}(:?[-+?=][^}]{0,200})?\}")
 # In a text of several lines, such as a page with a script, `${name}` may be its own.
-_CAPITALS = re.compile(r"\$\{[A-Z_][A-Z0-9_]{0,127}(:?[-+?=][^}]{0,200})?\}")
+_CAPITALS = lazy_regex(r"\$\{[A-Z_][A-Z0-9_]{0,127}(:?[-+?=][^}]{0,200})?\}")
 
 
 class _Unread:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.money import amount_text
 from relayd.schema.describe import Key, choices
 from relayd.schema.nodes import Scalar
@@ -21,8 +22,8 @@ TRUE = frozenset({"true", "yes", "on"})
 FALSE = frozenset({"false", "no", "off"})
 LARGEST = (1 << 31) - 1
 
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
+_INTEGER = lazy_regex(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_NUMBER = lazy_regex(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII)
 
 
 class ScalarError(ValueError):

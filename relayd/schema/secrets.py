@@ -9,9 +9,9 @@ Laws:
 from __future__ import annotations
 
 import os
-import re
 import stat
 
+from relayd.lazy_regex import lazy_regex
 from relayd.schema.files import FileFault, read_file
 from relayd.schema.types import Secret
 
@@ -19,8 +19,8 @@ KINDS = ("file", "env", "credential")
 HOW = "write {file: /etc/relayd/keys/NAME}, {env: NAME} or {credential: NAME}"
 LONGEST = 64 * 1024
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_CREDENTIAL = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
+_NAME = lazy_regex(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_CREDENTIAL = lazy_regex(r"[A-Za-z0-9_.\-]{1,128}")
 
 
 class SecretError(ValueError):

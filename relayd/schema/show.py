@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.money import amount_text
 from relayd.schema.describe import Key, choices, is_section, list_item, mapping_value, without_none
 from relayd.schema.nodes import NULLS
@@ -15,8 +16,8 @@ from relayd.schema.units import format_duration, format_size
 
 SECRET_EXAMPLE = "{file: /etc/relayd/keys/NAME}"
 
-_PLAIN = re.compile(r"[A-Za-z0-9/_.][A-Za-z0-9/_.+@%()=;:\-]*(?: [A-Za-z0-9/_.+@%()=;\-]+)*", re.ASCII)
-_NUMBER = re.compile(r"[0-9.][0-9.eE_+\-:]*", re.ASCII)
+_PLAIN = lazy_regex(r"[A-Za-z0-9/_.][A-Za-z0-9/_.+@%()=;:\-]*(?: [A-Za-z0-9/_.+@%()=;\-]+)*", re.ASCII)
+_NUMBER = lazy_regex(r"[0-9.][0-9.eE_+\-:]*", re.ASCII)
 
 
 def show_text(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from relayd.lazy_regex import lazy_regex
 from relayd.money import amount_of
 from relayd.schema.types import Duration, Money, Size
 
@@ -17,13 +18,13 @@ SIZE_PATTERN = r"[0-9]{1,15}(?:B|KiB|MiB|GiB|TiB)?"
 LONGEST = 3650 * SECONDS["d"]
 LARGEST = 1 << 49
 
-_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
-_LARGE = re.compile(r"[0-9]{10,}(?:\.[0-9]{1,9})?", re.ASCII)
-_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB|TiB)?", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+_DURATION = lazy_regex(DURATION_PATTERN, re.ASCII)
+_LARGE = lazy_regex(r"[0-9]{10,}(?:\.[0-9]{1,9})?", re.ASCII)
+_PART = lazy_regex(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
+_SIZE = lazy_regex(r"([0-9]{1,15})(B|KiB|MiB|GiB|TiB)?", re.ASCII)
+_NUMBER = lazy_regex(r"[0-9]{1,15}", re.ASCII)
 # Common spellings of binary units that are refused, with a suggestion.
-_LOOSE = re.compile(r"([0-9]{1,15})\s*([kmgt])i?b?", re.ASCII | re.IGNORECASE)
+_LOOSE = lazy_regex(r"([0-9]{1,15})\s*([kmgt])i?b?", re.ASCII | re.IGNORECASE)
 
 
 class UnitError(ValueError):

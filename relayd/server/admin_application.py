@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.proxy.application import CompletedHandler, Handler, LocalRequest, Responder, send_answer
 from relayd.proxy.respond import Answer, answer
 from relayd.server import admin_cache, admin_state
@@ -42,7 +42,7 @@ EVENTS, RECORDS, METRICS = "/events", "/records", "/metrics"
 MAX_BODY = 64 * 1024
 READ = ("GET", "HEAD")
 PREFIXES = ("/upstreams/", "/streams/", "/certs/", "/generations/", admin_state.PREFIX, admin_cache.PREFIX)
-GENERATION, NUMBER = re.compile(r"/generations/([^/]+)/(restore|compare)"), re.compile(r"[0-9]{1,15}")
+GENERATION, NUMBER = lazy_regex(r"/generations/([^/]+)/(restore|compare)"), lazy_regex(r"[0-9]{1,15}")
 PAGE_FAULTS = {
     "wrong_host": "Browsers use an address or localhost here; for a name, use TLS, or write it into the route's match.",
     "cross_site": "A page of another site requested this.",

@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.proxy.respond import Answer, answer
 from relayd.server import pages
 from relayd.server.admin_views import JSON, AdminViews, to_json_steps
@@ -23,7 +23,7 @@ from relayd.server.openapi import document
 from relayd.wire.json_steps import Steps
 
 DOCUMENT, DOCS, REDOC = "/openapi.json", "/api/docs", "/api/redoc"
-_CODE = re.compile(r"`([^`]+)`")
+_CODE = lazy_regex(r"`([^`]+)`")
 PATHS = (DOCUMENT, DOCS, REDOC)
 LONGEST_EXAMPLE = 4096
 

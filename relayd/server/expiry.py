@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-import re
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
-BLOCK = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END")
+BLOCK = lazy_regex(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END")
 MOST_AUTHORITIES = 20  # distinct subjects of a file
 SEQUENCE, INTEGER, UTC_TIME, GENERALIZED_TIME, VERSION = 0x30, 0x02, 0x17, 0x18, 0xA0
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from relayd import __version__
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.plan import Plan, PlannedRoute
 from relayd.server import pages
 from relayd.server.admin_captures import BODIES, GETS, POSTS
@@ -21,7 +22,7 @@ from relayd.server.admin_live import ACTIONS
 from relayd.server.admin_views import JSON, AdminViews, View
 from relayd.wire.json_steps import Steps, parse_document_steps
 
-_PARAMETER = re.compile(r"\{(\w+)\}")
+_PARAMETER = lazy_regex(r"\{(\w+)\}")
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 STREAMS = {
     "/events": ("text/event-stream", "The status once a second, as server-sent events."),

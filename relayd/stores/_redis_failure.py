@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from relayd.errors import RelaydError
+from relayd.lazy_regex import lazy_regex
 from relayd.stores._resp import ErrorReply
 
 Cause = Literal[
@@ -20,7 +20,7 @@ _CAUSES: dict[str, Cause] = {
     "CLUSTERDOWN": "cluster", "TRYAGAIN": "cluster", "MOVED": "cluster", "ASK": "cluster", "CROSSSLOT": "script",
 }  # fmt: skip
 # Before version 7, the error of a command inside a script is a part of the text.
-_INNER = re.compile(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM) ")
+_INNER = lazy_regex(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM) ")
 LIMITING: frozenset[Cause] = frozenset(("overloaded", "script"))  # do not make the server unavailable
 
 CURES: dict[Cause, str] = {

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from relayd import registry
 from relayd.errors import OptionError
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Duration, Secret, section, setting
 from relayd.stores import Bounds
 from relayd.stores._redis_settings import Address, RedisSentinels, RedisSettings, RedisTls
@@ -30,7 +31,7 @@ from relayd.stores._redis_store import OnFailure, RedisStore
 
 PORT = 6379
 MISSING = "needs the Python package redis, which is not installed (apt install python3-redis)"
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_ADDRESS = lazy_regex(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
 def addresses_of(text: str, default_port: int) -> tuple[tuple[str, int], ...]:

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from typing import TextIO
 
 from relayd import clock
+from relayd.lazy_regex import lazy_regex
 from relayd.telemetry.descriptor import Descriptor
 from relayd.telemetry.native import PRIORITIES, Native, field, is_journal
 from relayd.telemetry.text import COLOURS, DIM, RESET, Stamp, quoted, safe
 from relayd.wire.redact import mask_urls
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-SECRET_FIELD = re.compile(
+SECRET_FIELD = lazy_regex(
     r"authorization|cookie|password|passwd|secret|bearer|credential|signature|(^|_)api_?key$|(^|_)token$|^key$", re.I
 )
 MAX_LIMITED_KEYS = 1024  # rate-limited keys

@@ -17,15 +17,15 @@ Laws:
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.body import PARSED_BYTES, JsonBody, inspect_json
 
 MOST_BEFORE_PROMPT = 256 * 1024  # bytes that are searched for the beginning of the prompt
 SESSION_FIELDS = (b"x-session-id", b"session-id", b"session_id", b"x-conversation-id", b"x-claude-code-session-id")
 SESSION_MEMBERS = ("prompt_cache_key", "session_id", "conversation", "previous_response_id")
-_PROMPT = re.compile(rb'"(?:messages|input|prompt|contents|system|instructions|systemInstruction)"\s*:')
+_PROMPT = lazy_regex(rb'"(?:messages|input|prompt|contents|system|instructions|systemInstruction)"\s*:')
 
 Field = Callable[[bytes], bytes | None]
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 
 class Blame(enum.Enum):
@@ -80,12 +81,12 @@ KEY_CODES = frozenset((
     "api_key_ios_app_blocked", "authentication_error", "invalid_authentication", "invalid_authentication_error",
     "unauthenticated", "account_deactivated", "key_limit_exceeded",
 ))
-_KEY_MESSAGE = re.compile(
+_KEY_MESSAGE = lazy_regex(
     r"\b(?:api|access|secret|subscription|your|this)[ _-]?keys?\b|\bx-api-key\b|\bkey limit\b"
     r"|\b(?:access|auth|authentication|authorization|bearer|api) token\b",
     re.IGNORECASE,
 )
-_MODEL_MESSAGE = re.compile(r"\bmodels?\b|\bregion|\bcountry\b|\bterritory\b|\blocation\b", re.IGNORECASE)
+_MODEL_MESSAGE = lazy_regex(r"\bmodels?\b|\bregion|\bcountry\b|\bterritory\b|\blocation\b", re.IGNORECASE)
 MESSAGE_CHARACTERS = 1000
 
 _BROKEN = {

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.upstream.classify import Classification
 
 CLASSES = ("unavailable", "overloaded", "context_length", "refused_content", "any")
@@ -34,13 +35,13 @@ _UNAVAILABLE_CODES = frozenset((
     "model_not_found", "server_error", "internal",
 ))
 # Anthropic, Gemini, vLLM, Mistral and llama.cpp report only in the message that the prompt does not fit.
-_CONTEXT_MESSAGE = re.compile(
+_CONTEXT_MESSAGE = lazy_regex(
     r"prompt is too long|input is too long|maximum context length|exceeds? the maximum number of tokens"
     r"|exceeds? the (?:available )?context (?:size|window|length)|context (?:length|window|size)[a-z ]{0,20} exceeded"
     r"|too large for model with|reduce the length",
     re.IGNORECASE,
 )
-_REFUSED_MESSAGE = re.compile(
+_REFUSED_MESSAGE = lazy_regex(
     r"content (?:management )?policy|content filter|safety (?:system|settings)", re.IGNORECASE,
 )
 

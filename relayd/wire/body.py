@@ -13,12 +13,12 @@ Rules:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 from json.scanner import make_scanner
 from typing import Any, NoReturn
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.json_scanner import MAX_DEPTH, MOST_MEMBERS, JsonFault, JsonScanner, scanned
 from relayd.wire.tool_list_cache import LISTS
 
@@ -125,7 +125,7 @@ class JsonBody:
             self.model, self.model_fault = model, name_fault(model)
 
 
-_clean = re.compile(r"[!-~]{0,256}").fullmatch  # nearly every model name
+_clean = lazy_regex(r"[!-~]{0,256}")  # nearly every model name
 
 
 def folded(name: str) -> str:
@@ -157,10 +157,10 @@ def _no_constant(constant: str) -> NoReturn:
 DECODER: Any = json.JSONDecoder(parse_constant=_no_constant)  # the stubs lack the decoder's scanner
 scan = make_scanner(DECODER)  # returns a value and its end; raises StopIteration if no value begins there
 _KEY = r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*'  # its group is absent for a key with an escape
-_TEXT_OPEN = re.compile(rf"[ \t\r\n]*\{{[ \t\r\n]*(?:{_KEY})?")
-_TEXT_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
-_TEXT_NEXT = re.compile(rf'[ \t\r\n]*(?:,[ \t\r\n]*(?:{_KEY}|(?="))|\}}[ \t\r\n]*\Z)')
-_TEXT_CLOSED = re.compile(r"[ \t\r\n]*\}[ \t\r\n]*")
+_TEXT_OPEN = lazy_regex(rf"[ \t\r\n]*\{{[ \t\r\n]*(?:{_KEY})?")
+_TEXT_COLON = lazy_regex(r"[ \t\r\n]*:[ \t\r\n]*")
+_TEXT_NEXT = lazy_regex(rf'[ \t\r\n]*(?:,[ \t\r\n]*(?:{_KEY}|(?="))|\}}[ \t\r\n]*\Z)')
+_TEXT_CLOSED = lazy_regex(r"[ \t\r\n]*\}[ \t\r\n]*")
 _MOST_TURNS = range(MOST_MEMBERS + 1)
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
@@ -217,7 +217,7 @@ def _parse_text(found: JsonBody, text: str) -> str:
         return _fault_at(text, end)
     found.value, found.spans, found.text = value, spans, "" if text.isascii() else text
     model = value.get("model")
-    if repeated or not COMMON_KEYS.issuperset(spans) or model.__class__ is not str or _clean(model) is None:
+    if repeated or not COMMON_KEYS.issuperset(spans) or model.__class__ is not str or _clean.fullmatch(model) is None:
         found.find_ambiguities(repeated)
     else:
         found.model = model

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_DIRECTIVE = re.compile(rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,]*)))?\s*(?:,|$)")
+from relayd.lazy_regex import lazy_regex
+
+_DIRECTIVE = lazy_regex(rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,]*)))?\s*(?:,|$)")
 _LARGEST_S = 2147483648  # RFC 9111 1.2.2: the value to use for a larger one
 MOST_BYTES = 1024  # of the field: reading it takes quadratic time if quotes are not closed
 

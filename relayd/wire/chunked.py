@@ -14,10 +14,10 @@ The grammar is RFC 9112 7.1 without its optional whitespace. Parsers disagree ab
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from enum import IntEnum
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.headers import HOP_BY_HOP, PROTECTED
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -25,13 +25,13 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 _EXTENSION = rb"(?:;" + _TOKEN + rb"++(?:=(?:" + _TOKEN + rb"++|" + _QUOTED + rb"))?)*"
 
-_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(" + _EXTENSION + rb")\r\n")
+_PLAIN_SIZE = lazy_regex(rb"([0-9A-Fa-f]{1,15})\r\n")
+_SIZE_LINE = lazy_regex(rb"([0-9A-Fa-f]{1,15})(" + _EXTENSION + rb")\r\n")
 # The beginning of a size line; the extension is validated when the line is complete.
-_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[^\r\n]*+)?\r?\Z|\Z")
-_DIGITS = re.compile(rb"[0-9A-Fa-f]{1,15}(?:[;\r]|\Z)")
-_TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"++):[\t\x20-\x7e\x80-\xff]*+\r\n")
-_LINE_BEGUN = re.compile(rb"[^\r\n]*+\r?\Z")
+_SIZE_BEGUN = lazy_regex(rb"[0-9A-Fa-f]{1,15}(?:;[^\r\n]*+)?\r?\Z|\Z")
+_DIGITS = lazy_regex(rb"[0-9A-Fa-f]{1,15}(?:[;\r]|\Z)")
+_TRAILER_LINE = lazy_regex(rb"(" + _TOKEN + rb"++):[\t\x20-\x7e\x80-\xff]*+\r\n")
+_LINE_BEGUN = lazy_regex(rb"[^\r\n]*+\r?\Z")
 
 # Fields that must be known before the body and are therefore invalid after it (RFC 9110 6.5.1).
 FORBIDDEN_TRAILERS = HOP_BY_HOP | PROTECTED | frozenset(

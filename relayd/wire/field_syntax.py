@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from relayd.lazy_regex import lazy_regex
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Fields of message framing and connection management; relayd writes them itself.
@@ -11,7 +11,7 @@ FRAMING = frozenset({
     "transfer-encoding", "upgrade",
 })
 
-_TOKEN = re.compile(TOKEN)
+_TOKEN = lazy_regex(TOKEN)
 
 
 def field_name_fault(name: str) -> str | None:

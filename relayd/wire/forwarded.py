@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable
+
+from relayd.lazy_regex import lazy_regex
 
 UNIX = "unix"
 _MEMO_LIMIT = 4096
 _MEMO_LENGTH = 64
-_ZONE = re.compile(r"[A-Za-z0-9._~\-]+")
+_ZONE = lazy_regex(r"[A-Za-z0-9._~\-]+")
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

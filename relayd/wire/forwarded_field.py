@@ -9,17 +9,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from relayd.lazy_regex import lazy_regex
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Both patterns match reversed text. Unquoted values may contain ":" and brackets, because many proxies write them so.
 _PAIR = rb"(?:\"(?:\"\\|[^\"])*\"|[!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]+)=" + _TOKEN
-_ELEMENT = re.compile(rb"[ \t;]*(" + _PAIR + rb"(?:[ \t]*;[ \t;]*" + _PAIR + rb")*)[ \t;]*(?:,|\Z)")
-_EMPTY = re.compile(rb"[ \t]*(?:,|\Z)")  # RFC 9110 5.6.1
-_PAIRS = re.compile(rb"(" + _TOKEN + rb")=(\"(?:[^\"\\]|\\.)*\"|[^;\" \t]+)[ \t]*(?:;[ \t;]*|\Z)")
-_ESCAPED = re.compile(rb"\\(.)")
+_ELEMENT = lazy_regex(rb"[ \t;]*(" + _PAIR + rb"(?:[ \t]*;[ \t;]*" + _PAIR + rb")*)[ \t;]*(?:,|\Z)")
+_EMPTY = lazy_regex(rb"[ \t]*(?:,|\Z)")  # RFC 9110 5.6.1
+_PAIRS = lazy_regex(rb"(" + _TOKEN + rb")=(\"(?:[^\"\\]|\\.)*\"|[^;\" \t]+)[ \t]*(?:;[ \t;]*|\Z)")
+_ESCAPED = lazy_regex(rb"\\(.)")
 MAX_ELEMENT = 1024
 
 

@@ -19,6 +19,7 @@ from operator import itemgetter
 
 from relayd.dataclass import dataclass
 from relayd.errors import ExchangeError
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.head_shape_cache import ShapeCache, digits, field, literal
 from relayd.wire.headers import (
     CONFUSABLE,
@@ -32,17 +33,17 @@ from relayd.wire.headers import (
 )
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_HEAD = re.compile(
+_HEAD = lazy_regex(
     rb"(" + TOKEN + rb") ([!-\x22$-~]+) HTTP/1\.([01])\r\n((?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
 # Labels of a name, with at most one dot after the last. Escapes (RFC 3986 3.2.2) are rejected: they would be another
 # spelling of the same name.
 _LABEL = rb"[A-Za-z0-9_~!$&'()*+;=\-]+"
-_HOST = re.compile(rb"(" + _LABEL + rb"(?:\." + _LABEL + rb")*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+_HOST = lazy_regex(rb"(" + _LABEL + rb"(?:\." + _LABEL + rb")*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 ALLOW = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)  # of a 405, RFC 9110 15.5.6
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)([/?].*)?", re.DOTALL)
-_EMPTY = re.compile(rb":[ \t]*\r\n")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_ABSOLUTE = lazy_regex(rb"(?i:https?)://([^/?]*)([/?].*)?", re.DOTALL)
+_EMPTY = lazy_regex(rb":[ \t]*\r\n")
+_DIGITS = lazy_regex(rb"[0-9]{1,18}")
 
 (
     PASS, DROP, LENGTH, CODING, CONNECTION, HOST, EXPECT, UPGRADE, FORWARD, KEY, VIA, OVERRIDE, AGENT, ACCEPT, TYPE,

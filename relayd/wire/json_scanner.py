@@ -16,8 +16,9 @@ from __future__ import annotations
 import codecs
 import collections
 import itertools
-import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
+
+from relayd.lazy_regex import lazy_regex
 
 MAX_DEPTH = 64
 MOST_MEMBERS = 1024  # of the outermost object; requests of AI APIs have fewer than 50
@@ -34,19 +35,19 @@ _INSIDE = rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})[^"\\\x00-\x1f
 _STRING = b'"' + _INSIDE + b'"'
 _SCALAR = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+\-]?[0-9]++)?|true|false|null"
 _WORD_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-."
-_blanks = re.compile(rb"[ \t\r\n]*+").match
-_string = re.compile(_STRING).match
-_inside = re.compile(_INSIDE).match
-_bare_token = re.compile(rb"[0-9A-Za-z+\-.]*+").match
-_scalar = re.compile(_SCALAR).fullmatch
-_escape_begins = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?").fullmatch
-_whole_strings = re.compile(b'(?:[^"]++|' + _STRING + b")*").match
+_blanks = lazy_regex(rb"[ \t\r\n]*+")
+_string = lazy_regex(_STRING)
+_inside = lazy_regex(_INSIDE)
+_bare_token = lazy_regex(rb"[0-9A-Za-z+\-.]*+")
+_scalar = lazy_regex(_SCALAR)
+_escape_begins = lazy_regex(rb"\\(?:u[0-9A-Fa-f]{0,3})?")
+_whole_strings = lazy_regex(b'(?:[^"]++|' + _STRING + b")*")
 # Matches only at the beginning of a token: a search from each of its characters would take quadratic time.
-_long_token = re.compile(rb"(?<![0-9A-Za-z+\-.])[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1)).search
-_to_text = re.compile(_STRING).sub
-_to_plain = re.compile(_SCALAR).sub
-_each_bracket = re.compile(b"(?:[^\"\\[\\]{}]++|" + _STRING + rb")*[\[\]{}]").finditer
-_each_token_bracket = re.compile(rb"[^\[\]{}]*+[\[\]{}]").finditer
+_long_token = lazy_regex(rb"(?<![0-9A-Za-z+\-.])[0-9A-Za-z+\-.]{%d}" % (MOST_NUMBER_CHARS + 1))
+_to_text = lazy_regex(_STRING)
+_to_plain = lazy_regex(_SCALAR)
+_each_bracket = lazy_regex(b"(?:[^\"\\[\\]{}]++|" + _STRING + rb")*[\[\]{}]")
+_each_token_bracket = lazy_regex(rb"[^\[\]{}]*+[\[\]{}]")
 
 TEXT, PLAIN = b"\0", b"0"
 _SIMPLE = b"[\\x000]"
@@ -60,9 +61,9 @@ def _container(value: bytes) -> bytes:
 
 
 _FLAT = b"(?:" + _SIMPLE + b"|" + _container(_SIMPLE) + b")"
-_reduced = re.compile(_container(_FLAT)).subn
-_items = re.compile(b"(?:" + _SIMPLE + b",)+").match
-_members = re.compile(b"(?:\\x00:" + _SIMPLE + b",)+").match
+_reduced = lazy_regex(_container(_FLAT))
+_items = lazy_regex(b"(?:" + _SIMPLE + b",)+")
+_members = lazy_regex(b"(?:\\x00:" + _SIMPLE + b",)+")
 _TOKENS = TEXT + PLAIN + b"[]{},:"
 _NO_BRACKETS = TEXT + PLAIN + b",:"
 _DELTA = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
@@ -174,7 +175,7 @@ class JsonScanner:
             elif len(self._stack) > self.is_object:
                 after = self._bulk(buffer, position, final)
             else:
-                position = _blanks(buffer, position).end()  # type: ignore[union-attr]  # always matches
+                position = _blanks.match(buffer, position).end()  # type: ignore[union-attr]  # always matches
                 if position == size:
                     break
                 after = self._outermost(buffer, position, final)
@@ -186,7 +187,7 @@ class JsonScanner:
         self._consumed += position
 
     def _rest_of_string(self, buffer: bytes, position: int, final: bool) -> int:
-        end = _inside(buffer, position).end()  # type: ignore[union-attr]  # always matches
+        end = _inside.match(buffer, position).end()  # type: ignore[union-attr]  # always matches
         if end < len(buffer) and buffer[end] == _QUOTE:
             self._in_string = False
             self._tokens(TEXT, end + 1)
@@ -199,7 +200,7 @@ class JsonScanner:
         if end < len(buffer):
             if buffer[end] < 0x20:
                 raise JsonFault("a string contains an unescaped control character")
-            if final or _escape_begins(buffer, end) is None:
+            if final or _escape_begins.fullmatch(buffer, end) is None:
                 raise JsonFault("a string contains an invalid escape")
 
     def _invalid(self, position: int) -> JsonFault:
@@ -227,12 +228,12 @@ class JsonScanner:
         return position + 1
 
     def _outermost_key(self, buffer: bytes, position: int, final: bool) -> int:
-        string = _string(buffer, position)
+        string = _string.match(buffer, position)
         end = len(buffer) if string is None else string.end()
         if end - position > MOST_KEY_BYTES:
             raise JsonFault(f"a key has more than {MOST_KEY_BYTES} bytes")
         if string is None:
-            self._check_cut(buffer, _inside(buffer, position + 1).end(), final)  # type: ignore[union-attr]
+            self._check_cut(buffer, _inside.match(buffer, position + 1).end(), final)  # type: ignore[union-attr]
             return -1 - position
         self._members += 1
         if self._members > MOST_MEMBERS:
@@ -259,12 +260,12 @@ class JsonScanner:
                 self.is_object = code == 0x7B
             self._open(code)
             return position + 1
-        end = _bare_token(buffer, position).end()  # type: ignore[union-attr]  # always matches
+        end = _bare_token.match(buffer, position).end()  # type: ignore[union-attr]  # always matches
         if end - position > MOST_NUMBER_CHARS:
             raise JsonFault(f"it contains a number of more than {MOST_NUMBER_CHARS} characters")
         if end == len(buffer) and end > position and not final:
             return -1 - position
-        if _scalar(buffer, position, end) is None:
+        if _scalar.fullmatch(buffer, position, end) is None:
             raise _no_value(buffer[position:end]) or self._invalid(position)
         self._count(1)
         self._begins = self._consumed + position
@@ -278,7 +279,7 @@ class JsonScanner:
         size = len(buffer)
         stop = min(size, position + self._window)
         chunk = buffer[position:stop]
-        end = _whole_strings(chunk).end()  # type: ignore[union-attr]  # always matches
+        end = _whole_strings.match(chunk).end()  # type: ignore[union-attr]  # always matches
         cut = end < len(chunk)
         if not cut and not (final and stop == size):
             end = len(chunk.rstrip(_WORD_BYTES))
@@ -292,8 +293,8 @@ class JsonScanner:
         tokens = self._tokenised(whole, position)
         closes = self._closes_at(tokens)
         if closes:
-            end = next(itertools.islice(_each_bracket(whole), closes - 1, None)).end()
-            tokens = tokens[: next(itertools.islice(_each_token_bracket(tokens), closes - 1, None)).end()]
+            end = next(itertools.islice(_each_bracket.finditer(whole), closes - 1, None)).end()
+            tokens = tokens[: next(itertools.islice(_each_token_bracket.finditer(tokens), closes - 1, None)).end()]
         number = tokens.count
         self._count(number(TEXT) + number(PLAIN) + number(b"[") + number(b"{") - number(b":"))
         self._tokens(tokens, position + end)
@@ -304,10 +305,10 @@ class JsonScanner:
         return position + end
 
     def _tokenised(self, whole: bytes, position: int) -> bytes:
-        tokens = _to_text(TEXT, whole)
-        if _long_token(tokens) is not None:
+        tokens = _to_text.sub(TEXT, whole)
+        if _long_token.search(tokens) is not None:
             raise JsonFault(f"it contains a number of more than {MOST_NUMBER_CHARS} characters")
-        tokens = _to_plain(PLAIN, tokens).translate(None, _BLANK_BYTES)
+        tokens = _to_plain.sub(PLAIN, tokens).translate(None, _BLANK_BYTES)
         rest = tokens.translate(None, _TOKENS)
         if rest:
             raise _no_value(rest) or self._invalid(position)
@@ -338,7 +339,7 @@ class JsonScanner:
         """Check the order of tokens; `end` is the position in the buffer after the last token. Raises JsonFault."""
         changed = len(tokens) - 1
         while changed > 0:
-            tokens, changed = _reduced(PLAIN, tokens)
+            tokens, changed = _reduced.subn(PLAIN, tokens)
         position, size, stack = 0, len(tokens), self._stack
         while position < size:
             code, state = tokens[position], self._state
@@ -348,11 +349,11 @@ class JsonScanner:
                     if stack or state != _VALUE:
                         raise self._invalid(end)
                 elif stack[-1] == _ARRAY:
-                    run = _items(tokens, position)
+                    run = _items.match(tokens, position)
                 elif state in (_KEY, _FIRST_KEY):
                     if code:
                         raise self._invalid(end)
-                    run = _members(tokens, position)
+                    run = _members.match(tokens, position)
                 if run is not None:
                     self._listed(tokens.count(b",", position, run.end()))
                     position, self._state = run.end(), _VALUE if stack[-1] == _ARRAY else _KEY

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Mapping
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs
 from typing import Any, TypeVar
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.body import DECODER, JsonBody, scan
 from relayd.wire.json_scanner import MAX_DEPTH
 from relayd.wire.tool_list_cache import LISTS, LONGEST
@@ -33,10 +34,10 @@ MOST_RUN = 2048  # values of a long container that are parsed at once
 LONG_CHARS = 64 * 1024  # a longer string is serialised in parts
 MOST_WIDE_CHARS = 4 * 1024 * 1024  # of a string that is not all ASCII; base64 and most source code are all ASCII
 
-_blanks = re.compile(r"[ \t\r\n]*+").match
-_inside = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL).match
-_control = re.compile("[\x00-\x1f]").search
-_high_half = re.compile(rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\Z").search
+_blanks = lazy_regex(r"[ \t\r\n]*+")
+_inside = lazy_regex(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
+_control = lazy_regex("[\x00-\x1f]")
+_high_half = lazy_regex(rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\Z")
 _decode = codecs.utf_8_decode
 _BLANK = " \t\r\n"
 _ENDS = {"{": "}", "[": "]", '"': '"'}  # of items, by their first character
@@ -156,7 +157,7 @@ class _Parser:
             except (StopIteration, RecursionError):
                 raise ValueError("no value begins here, or it is nested too deeply") from None
         while True:
-            located = _blanks(self.text, self.position)
+            located = _blanks.match(self.text, self.position)
             assert located is not None
             if located.end() < len(self.text):
                 raise ValueError("something stands behind it")
@@ -183,7 +184,7 @@ class _Parser:
     def _next(self) -> Steps[str]:
         """The next character that is not whitespace."""
         while True:
-            located = _blanks(self.text, self.position)
+            located = _blanks.match(self.text, self.position)
             assert located is not None
             self.position = located.end()
             if self.position < len(self.text):
@@ -234,7 +235,7 @@ class _Parser:
 
         What is at fault, and an item that may be longer than the chunk, is left to `_list`."""
         text, scan_value = self.text, self._scan
-        position = _blanks(text, self.position).end()  # type: ignore[union-attr]  # always matches
+        position = _blanks.match(text, self.position).end()  # type: ignore[union-attr]  # always matches
         try:
             behind = _ENDS.get(text[position], "") + ","
             cut = text.rfind(behind, position) + len(behind) - 1
@@ -249,11 +250,11 @@ class _Parser:
         try:
             for _ in range(MOST_RUN):
                 if text[position] in _BLANK:
-                    position = _blanks(text, position).end()  # type: ignore[union-attr]  # always matches
+                    position = _blanks.match(text, position).end()  # type: ignore[union-attr]  # always matches
                 value, end = scan_value(text, position)
                 mark = text[end]
                 if mark in _BLANK:
-                    end = _blanks(text, end).end()  # type: ignore[union-attr]  # always matches
+                    end = _blanks.match(text, end).end()  # type: ignore[union-attr]  # always matches
                     mark = text[end]
                 if mark not in ",]":
                     return False
@@ -292,12 +293,12 @@ class _Parser:
         text, position, scan_value = self.text, self.position, self._scan
         try:
             for _ in range(MOST_RUN):
-                key, end = scan_value(text, _blanks(text, position).end())  # type: ignore[union-attr]  # always matches
-                end = _blanks(text, end).end()  # type: ignore[union-attr]  # always matches
+                key, end = scan_value(text, _blanks.match(text, position).end())  # type: ignore[union-attr]  # always matches
+                end = _blanks.match(text, end).end()  # type: ignore[union-attr]  # always matches
                 if key.__class__ is not str or text[end] != ":":
                     return False
-                value, end = scan_value(text, _blanks(text, end + 1).end())  # type: ignore[union-attr]  # always matches
-                end = _blanks(text, end).end()  # type: ignore[union-attr]  # always matches
+                value, end = scan_value(text, _blanks.match(text, end + 1).end())  # type: ignore[union-attr]  # always matches
+                end = _blanks.match(text, end).end()  # type: ignore[union-attr]  # always matches
                 mark = text[end]
                 if mark not in ",}":
                     return False
@@ -315,7 +316,7 @@ class _Parser:
         chars, is_ascii, position = 0, True, start + 1
         while True:
             chunk = self._body[position : position + CHUNK_BYTES]
-            inside = _inside(chunk)
+            inside = _inside.match(chunk)
             assert inside is not None
             if not chunk:
                 raise ValueError("it is truncated")
@@ -326,7 +327,7 @@ class _Parser:
             text, taken = _decode(chunk[:end], self._errors, is_closed)
             if not taken and not is_closed:
                 raise ValueError("it is cut off")
-            if self._scan is scan and _control(text) is not None:
+            if self._scan is scan and _control.search(text) is not None:
                 raise ValueError("a string contains a control character")
             parts.append(scanstring(text + '"', 0, False)[0] if "\\" in text else text)
             chars += len(parts[-1])
@@ -349,7 +350,7 @@ def _whole(chunk: bytes, end: int) -> int:
         if backslash < 0 or not _escapes(chunk, backslash):
             return end
         is_cut = chunk[backslash + 1 : backslash + 2] == b"u" and backslash + 6 > end
-        if not is_cut and _high_half(chunk, backslash, end) is None:
+        if not is_cut and _high_half.search(chunk, backslash, end) is None:
             return end
         end = backslash
     return end

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.response import ResponseHead
 
 MASK = "***"
@@ -34,16 +35,16 @@ PLACEHOLDERS = frozenset(
      "api_key", "no-key", "nothing", "anything", "ollama", "vllm", "local", "localhost", "lm-studio", "llama", "openai",
      "true", "false", "user", "admin", "pass", "password")
 )
-_PARAMETER = re.compile(rb"([?&;])([^=&;?#\s\"'<>]*)=([^&;#\s\"'<>]*)")
-_LEFT_OVER = re.compile(rb"(\?[&;]+(?=[^&;#\s\"'<>]))|\?[&;]*(?=[#\s\"'<>]|\Z)")
+_PARAMETER = lazy_regex(rb"([?&;])([^=&;?#\s\"'<>]*)=([^&;#\s\"'<>]*)")
+_LEFT_OVER = lazy_regex(rb"(\?[&;]+(?=[^&;#\s\"'<>]))|\?[&;]*(?=[#\s\"'<>]|\Z)")
 # Not preceded by a letter or digit, except by one that belongs to an escape.
 _BEFORE = (
     rb"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<=%25[0-9A-Fa-f][0-9A-Fa-f])"
     rb"|(?<=\\u00[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrt]))"
 )
-_ALNUM = re.compile(r"[A-Za-z0-9]")
-_JSON_ESCAPE = re.compile(rb"\\+u00([0-7][0-9A-Fa-f])")
-_HTML_ESCAPE = re.compile(rb"&(?:#(?:[xX]([0-9A-Fa-f]{1,6})|([0-9]{1,6}))|(amp|quot|apos|lt|gt|plus|sol|equals));")
+_ALNUM = lazy_regex(r"[A-Za-z0-9]")
+_JSON_ESCAPE = lazy_regex(rb"\\+u00([0-7][0-9A-Fa-f])")
+_HTML_ESCAPE = lazy_regex(rb"&(?:#(?:[xX]([0-9A-Fa-f]{1,6})|([0-9]{1,6}))|(amp|quot|apos|lt|gt|plus|sol|equals));")
 _NAMED = {
     b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">", b"plus": b"+", b"sol": b"/", b"equals": b"=",
 }
@@ -240,7 +241,7 @@ def _base64_forms(text: str) -> Iterator[bytes]:
         yield from {form, form.replace(b"+", b"-").replace(b"/", b"_")}
 
 
-_NOT_PLAIN = re.compile(rb"[^A-Za-z0-9]")
+_NOT_PLAIN = lazy_regex(rb"[^A-Za-z0-9]")
 
 
 def _expression_of_match(match: re.Match[bytes]) -> bytes:

@@ -17,14 +17,15 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.forwarded import UNIX, Networks, element_address, node_of, parse_address, quoted
 from relayd.wire.forwarded_field import elements_from_last
 
 MAX_ELEMENTS = 64
-_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]{0,31}")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_OBFUSCATED = re.compile(rb"(?:(?:unknown|_[A-Za-z0-9._\-]+)(?::(?:[0-9]{1,5}|_[A-Za-z0-9._\-]+))?)?", re.IGNORECASE)
-_OBFUSCATED_PORT = re.compile(rb":_[A-Za-z0-9._\-]+\Z")
+_SCHEME = lazy_regex(rb"[A-Za-z][A-Za-z0-9+.\-]{0,31}")
+_HOST = lazy_regex(rb"(?:[A-Za-z0-9._~\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_OBFUSCATED = lazy_regex(rb"(?:(?:unknown|_[A-Za-z0-9._\-]+)(?::(?:[0-9]{1,5}|_[A-Za-z0-9._\-]+))?)?", re.IGNORECASE)
+_OBFUSCATED_PORT = lazy_regex(rb":_[A-Za-z0-9._\-]+\Z")
 
 
 class Origin(NamedTuple):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 from relayd.errors import ExchangeError
+from relayd.lazy_regex import lazy_regex
 
 # Bounds that limit the cost to milliseconds: the number of readings, their total size, and the length of a path that
 # may be ambiguous.
@@ -25,16 +26,16 @@ MAX_READING_BYTES = 32 * 1024
 MAX_PATH_BYTES = 8 * 1024
 
 # An escape, a parameter, a backslash, two slashes, or a segment that consists of dots or ends with a dot.
-_SUSPICIOUS = re.compile(rb"%|;|\\|//|\.\.|\./|\.\Z")
+_SUSPICIOUS = lazy_regex(rb"%|;|\\|//|\.\.|\./|\.\Z")
 # ASCII in overlong UTF-8 (forbidden by RFC 3629 3), and the %uXXXX of IIS and JavaScript's escape().
-_OVERLONG = re.compile(
+_OVERLONG = lazy_regex(
     rb"%(?:C([01])|(?:E0|F0%80|F8%80%80|FC%80%80%80)%8([01]))%([89AB][0-9A-F])|%25[uU]00([0-7][0-9A-Fa-f])|%u00([0-7][0-9A-Fa-f])"
 )
-_PARAMETER = re.compile(rb";[^/]*")
-_SLASHES = re.compile(rb"//+")
-_CUT = re.compile(rb"%00|%3[Ff]|%23")
-_UNFINISHED = re.compile(rb"[/;\\]|%25[0-9A-Fa-f]{0,2}\Z")
-_UPWARD = re.compile(rb"/\.\.(?:/|\Z)")
+_PARAMETER = lazy_regex(rb";[^/]*")
+_SLASHES = lazy_regex(rb"//+")
+_CUT = lazy_regex(rb"%00|%3[Ff]|%23")
+_UNFINISHED = lazy_regex(rb"[/;\\]|%25[0-9A-Fa-f]{0,2}\Z")
+_UPWARD = lazy_regex(rb"/\.\.(?:/|\Z)")
 # The bytes that a path can contain unescaped, except the percent sign.
 _PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b"#?%")
 # The two digits of an escape, in either case, to its replacement.

@@ -12,16 +12,16 @@ The caller checks whether the peer may send this header (`trusted_proxies`).
 from __future__ import annotations
 
 import ipaddress
-import re
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_LINE = 107
 V2_PAYLOAD = 216 + 4096  # the longest address block (two Unix paths) and 4 KiB of TLVs
 
-_V1 = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]{2,39}) ([0-9A-Fa-f:.]{2,39}) ([0-9]{1,5}) ([0-9]{1,5})")
-_V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?")
+_V1 = lazy_regex(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]{2,39}) ([0-9A-Fa-f:.]{2,39}) ([0-9]{1,5}) ([0-9]{1,5})")
+_V1_UNKNOWN = lazy_regex(rb"PROXY UNKNOWN(?: [^\r\n]*)?")
 
 
 class ProxyProtocolError(ValueError):

@@ -16,6 +16,8 @@ import re
 from collections.abc import Collection
 from urllib.parse import unquote_plus
 
+from relayd.lazy_regex import lazy_regex
+
 MASK = "***"
 MAX_DECODES = 4
 
@@ -39,15 +41,15 @@ SECRET_NAMES = frozenset(
 """These are secret only as complete names."""
 SECRET_QUERY = SECRET_WORDS | SECRET_NAMES
 # Compounds without a separator: accesstoken, clientsecret, openaikey. These English words are none.
-_COMPOUND = re.compile(r"[a-z]+(?:keys?|token|secrets?|passwords?|passwd|pwd|signatures?|credentials?)")
-_NO_COMPOUNDS = re.compile(r"(?:monk|donk|turk|hock|jock|whisk|lack|malark|flunk)eys?")
-_WORDS = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*")
-_LETTERS = re.compile(r"[A-Za-z]+")
-_NAME = re.compile(r"(?:^|[;?#])([^=;?#]*)=")
-_USERINFO = re.compile(r"(:/{1,3})[^/?#\s\"'<>]+@")  # begins at the colon: a search for the scheme is quadratic
-_MEMBER = re.compile(r"[\"']([^\"'\\]{1,256})[\"']\s{0,8}:")  # of JSON
-_QUERY = re.compile(r"\?[^\s\"'<>]*")
-_ESCAPED = re.compile("[\x00-\x1f\x7f-\x9f\"'\\\\\u2028\u2029\ud800-\udfff]")
+_COMPOUND = lazy_regex(r"[a-z]+(?:keys?|token|secrets?|passwords?|passwd|pwd|signatures?|credentials?)")
+_NO_COMPOUNDS = lazy_regex(r"(?:monk|donk|turk|hock|jock|whisk|lack|malark|flunk)eys?")
+_WORDS = lazy_regex(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*")
+_LETTERS = lazy_regex(r"[A-Za-z]+")
+_NAME = lazy_regex(r"(?:^|[;?#])([^=;?#]*)=")
+_USERINFO = lazy_regex(r"(:/{1,3})[^/?#\s\"'<>]+@")  # begins at the colon: a search for the scheme is quadratic
+_MEMBER = lazy_regex(r"[\"']([^\"'\\]{1,256})[\"']\s{0,8}:")  # of JSON
+_QUERY = lazy_regex(r"\?[^\s\"'<>]*")
+_ESCAPED = lazy_regex("[\x00-\x1f\x7f-\x9f\"'\\\\\u2028\u2029\ud800-\udfff]")
 
 
 def _decoded(text: str) -> str:

@@ -15,6 +15,7 @@ import warnings
 from functools import lru_cache
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 ALPHABET = bytes(code for code in range(0x21, 0x7F) if code not in b"#?")
 EVERY = (1 << len(ALPHABET)) - 1
@@ -23,9 +24,9 @@ MAX_CHARS = 500
 MAX_DEPTH = 20
 MAX_GROUPS = 32  # the matcher saves the ends of all groups in each iteration of a repetition
 
-_COUNT = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}", re.ASCII)
-_GROUP = re.compile(r"\((?:\?(?:P<[A-Za-z_][A-Za-z0-9_]*>|[:>]|([ais]*)(?:-([is]+))?:))?", re.ASCII)
-_FLAGS = re.compile(r"\(\?([ais]+)\)")
+_COUNT = lazy_regex(r"\{([0-9]*)(,?)([0-9]*)\}", re.ASCII)
+_GROUP = lazy_regex(r"\((?:\?(?:P<[A-Za-z_][A-Za-z0-9_]*>|[:>]|([ais]*)(?:-([is]+))?:))?", re.ASCII)
+_FLAGS = lazy_regex(r"\(\?([ais]+)\)")
 _REFUSED_GROUPS = {
     "(?=": "a lookahead", "(?!": "a lookahead; write the exception as a separate route before this one",
     "(?<": "a lookbehind", "(?P=": "a backreference", "(?(": "a conditional", "(?#": "a comment",

@@ -6,21 +6,21 @@ colon 5.1). Any other malformed head is rejected and becomes a 502.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
+from relayd.lazy_regex import lazy_regex
 from relayd.wire.head_shape_cache import ShapeCache, digits, field, ignored, literal
 from relayd.wire.headers import HOP_BY_HOP, TOKENS, Memo
 from relayd.wire.http1 import TOKEN
 
-_HEAD = re.compile(
+_HEAD = lazy_regex(
     rb"HTTP/(?:1\.[01]|2|3) ([1-5][0-9][0-9])((?: [\t\x20-\x7e\x80-\xff]*)?)\r\n"
     rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
 _REPAIRS = (
-    (re.compile(rb"[ \t]*\r?\n[ \t]+"), b" "),
-    (re.compile(rb"(?<!\r)\n"), b"\r\n"),
-    (re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]+:"), rb"\1:"),
+    (lazy_regex(rb"[ \t]*\r?\n[ \t]+"), b" "),
+    (lazy_regex(rb"(?<!\r)\n"), b"\r\n"),
+    (lazy_regex(rb"(?m)^(" + TOKEN + rb")[ \t]+:"), rb"\1:"),
 )
 
 PASS, DROP, LENGTH, CODING, CONNECTION, UPGRADE, HOUSE, MEDIA, ENCODED, TRAILER, LOCATED = range(11)

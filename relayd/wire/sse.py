@@ -11,10 +11,10 @@ Laws:
 
 from __future__ import annotations
 
-import re
+from relayd.lazy_regex import lazy_regex
 
-_LINE_END = re.compile(rb"\r\n|\n|\r")
-_BLANK_LINES = re.compile(rb"[\r\n]*+")
+_LINE_END = lazy_regex(rb"\r\n|\n|\r")
+_BLANK_LINES = lazy_regex(rb"[\r\n]*+")
 _BOM = b"\xef\xbb\xbf"
 MOST_LINES = 65536  # of one event: short lines use many times their size in memory
 _MOST_UNPARSED = 64  # lines of an incomplete block

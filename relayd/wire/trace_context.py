@@ -7,17 +7,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from relayd.lazy_regex import lazy_regex
 
 SAMPLED, RANDOM = 1, 2  # bits of trace-flags
 MAX_MEMBERS = 32
 MAX_STATE_BYTES = 8192  # the specification asks for at least 512
 FIELDS = frozenset((b"traceparent", b"tracestate"))
 
-_PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_MEMBER = re.compile(
+_PARENT = lazy_regex(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_MEMBER = lazy_regex(
     rb"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})="
     rb"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )

@@ -126,7 +126,9 @@ def start(
     name: str, command: list[str], port: int, core: int, folder: Path, *, probe: str = "/ready", patience_s: float = 20
 ) -> Running:
     log = open(folder / f"{name}.log", "ab")  # noqa: SIM115 - handed to the child
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    # Without compiled modules every start would compile them.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(ROOT)
     begun = time.monotonic()
     process = subprocess.Popen(pinned(command, core), stdout=log, stderr=log, cwd=ROOT, env=environment)
     log.close()

@@ -129,7 +129,7 @@ SCENARIOS: dict[str, tuple[Callable[[Rig, list[str], argparse.Namespace], list[R
     "slow_reader": (run_slow_reader, "growth_mib_stream"),
     "hang_up": (run_hang_up, "mid_stream_p50_ms"),
     "transfer": (run_transfer, "down_cpu_ms"),
-    "start": (run_start, "first_answer_ms"),
+    "start": (run_start, "first_answer_cpu_ms"),
     "dialects": (run_dialects, "us_small"),
     "halves": (run_halves, "us_chunk"),
     "nasty": (run_nasty, "worst_ms"),

@@ -35,11 +35,11 @@ SECTIONS = {
 PATH = {"tornado": "the path of a request names the streams of its connections", "pycurl": "and those of its upstreams", "http": "names of statuses"}
 DAEMON = {**SECTIONS, **PATH, "ctypes": "returns free memory to the kernel", "html": "imported by tornado.escape", "multiprocessing": "imported by tornado.platform"}
 COMMANDS = {
-    "version": (("version",), VERSIONS, frozenset({"cli", "daemon", "dataclass", "registry", "upstream"})),
-    "status": (("status", "--socket", "/nonexistent"), CLIENT, frozenset({"cli", "clock", "daemon", "dataclass", "errors", "registry"})),
-    "reload": (("reload", "--socket", "/nonexistent"), CLIENT, frozenset({"cli", "daemon", "dataclass", "errors", "registry"})),
+    "version": (("version",), VERSIONS, frozenset({"cli", "daemon", "dataclass", "lazy_regex", "registry", "upstream"})),
+    "status": (("status", "--socket", "/nonexistent"), CLIENT, frozenset({"cli", "clock", "daemon", "dataclass", "errors", "lazy_regex", "registry"})),
+    "reload": (("reload", "--socket", "/nonexistent"), CLIENT, frozenset({"cli", "daemon", "dataclass", "errors", "lazy_regex", "registry"})),
     "check": (("check", "-c", "{file}"), SECTIONS, frozenset({
-        "access", "acme", "cli", "clock", "config", "daemon", "dataclass", "errors", "limits", "money", "plan", "process_tree", "protocols",
+        "access", "acme", "cli", "clock", "config", "daemon", "dataclass", "errors", "lazy_regex", "limits", "money", "plan", "process_tree", "protocols",
         "registry", "routing", "schema", "server", "stores", "telemetry", "upstream", "usage", "wire",
     })),
 }  # fmt: skip

@@ -136,6 +136,44 @@ class Stored:
     numbers: dict[tuple[int, str], float] = field(default_factory=dict)
 
 
+def test_fields_are_made_on_their_first_use_only(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[type] = []
+
+    def plain(**options: Any) -> Any:
+        def declare(cls: type) -> Any:
+            made.append(cls)
+            return STANDARD(**options)(cls)
+
+        return declare
+
+    monkeypatch.setattr(dataclasses, "dataclass", plain)
+    lazy = declared(DECLARE, slots=True)
+    assert made == [], "a declaration makes no fields"
+    below = type("Below", (lazy,), {})
+    assert [one.name for one in dataclasses.fields(below)] == [one.name for one in dataclasses.fields(pair.standard)]
+    assert dataclasses.fields(lazy)[0] is dataclasses.fields(below)[0] and lazy.__match_args__ and below(name="a").count == 3
+    assert len(made) == 1
+
+
+def test_a_class_attribute_is_no_field() -> None:
+    @DECLARE()
+    class Thing:
+        """A class variable has an annotation, too."""
+
+        kinds: ClassVar[int] = 1
+        name: str = "n"
+        items: list[int] = field(default_factory=list)
+
+    thing: Any = Thing
+    assert thing.name == "n" and not hasattr(thing, "items") and thing.kinds == 1
+    assert [one.name for one in dataclasses.fields(thing)] == ["name", "items"]
+
+
+def test_an_object_can_be_replaced_by_the_copy_module() -> None:
+    one = declared(DECLARE, frozen=True, slots=True)(name="a")
+    assert one.__replace__(name="b").name == "b"
+
+
 def test_an_object_of_a_module_can_be_pickled() -> None:
     stored: Any = Stored
     assert pickle.loads(pickle.dumps(stored({(1, "a"): 2.0}))) == stored({(1, "a"): 2.0})

@@ -16,11 +16,12 @@ from relayd.access.client_certificate import ATTRIBUTES, NAMES, ClientCertificat
 from relayd.access.client_request import ClientRequest
 from relayd.access.credential import AI_KEY_FIELDS, Credential
 from relayd.access.token_claims import ENTRY, Party
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import section, setting
 from relayd.wire.glob import Glob
 
 RANK = 2
-_PAIR = re.compile(r"([A-Za-z]+)=(.+)", re.DOTALL)
+_PAIR = lazy_regex(r"([A-Za-z]+)=(.+)", re.DOTALL)
 
 
 @section()

@@ -22,6 +22,7 @@ from relayd.config.load import load
 from relayd.daemon.generations import SYSTEM_STATE
 from relayd.daemon.state_dir import KEYS, keys_folder
 from relayd.errors import ConfigError, ExchangeError
+from relayd.lazy_regex import lazy_regex
 from relayd.plan.compile import compile_plan
 from relayd.server.demo_upstream import demo_spec
 from relayd.wire.headers import name_of
@@ -29,7 +30,7 @@ from relayd.wire.http1 import parse_head
 from relayd.wire.redact import escape
 
 HELP = "show which route a request takes, why, and what would be sent upstream"
-_URL = re.compile(r"(?:(?P<scheme>https?)://(?P<authority>[^/?#]*))?(?P<target>[^#]*)", re.IGNORECASE)
+_URL = lazy_regex(r"(?:(?P<scheme>https?)://(?P<authority>[^/?#]*))?(?P<target>[^#]*)", re.IGNORECASE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,6 @@ import glob
 import json
 import os
 import pwd
-import re
 import sys
 import tempfile
 from collections import Counter
@@ -33,13 +32,14 @@ from relayd.cli.output import err, out, paint, plain, table
 from relayd.config.load import load_text
 from relayd.errors import ConfigError, Finding
 from relayd.importers import Conversion, converted, recognised
+from relayd.lazy_regex import lazy_regex
 from relayd.schema.files import FileFault, read_file
 
 HELP = "convert the configuration of another program, with a report of every line"
 FILE_BYTES = 4 << 20
 SERVICE_USER = "relayd"
 # A file or a variable of the machine on which relayd will run.
-MISSING = re.compile(r"^cannot be read: No such file|^environment variable \w+ is not set|^credential ")
+MISSING = lazy_regex(r"^cannot be read: No such file|^environment variable \w+ is not set|^credential ")
 COLOURS = {"exact": "green", "approximate": "yellow", "by hand": "yellow", "not supported": "red"}
 
 

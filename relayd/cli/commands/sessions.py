@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from relayd.cli.action import add_daemon_options, post, request
 from relayd.cli.output import err, out, plain, span, table
 from relayd.cli.session_import import run_import
+from relayd.lazy_regex import lazy_regex
 from relayd.proxy.client_session import SHOWN_CHARS, key_of
 
 HELP = "list, show, delete or import the sessions of clients"
 COLUMNS = ("SESSION", "CONSUMER", "BYTES", "EXPIRES IN")
-_DIGEST = re.compile("[0-9a-f]{6,32}")
+_DIGEST = lazy_regex("[0-9a-f]{6,32}")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ from relayd import clock
 from relayd.cli.output import err, out, plain, table
 from relayd.daemon.generations import SYSTEM_STATE
 from relayd.daemon.state_dir import state_folder
+from relayd.lazy_regex import lazy_regex
 from relayd.limits.ledger_file import FILE, SUMS, Row, read_spend
 from relayd.money import amount_text
 
@@ -35,7 +36,7 @@ GROUPS = ("day", "consumer", "group", "route", "upstream", "model")  # in the or
 FIRST_DAY, LAST_DAY = "0000-00-00", "9999-99-99"
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet computes
 COST, CURRENCY = SUMS.index("cost_nano"), len(GROUPS)
-_DAYS_AGO = re.compile(r"([0-9]{1,4})d", re.ASCII)
+_DAYS_AGO = lazy_regex(r"([0-9]{1,4})d", re.ASCII)
 
 Sums = dict[tuple[str, ...], list[int]]
 """The sums by the values of the requested columns and the currency."""

@@ -7,13 +7,14 @@ begins; `flush` reports it once nothing has followed for some time.
 from __future__ import annotations
 
 import codecs
-import re
+
+from relayd.lazy_regex import lazy_regex
 
 ESCAPE = "\x1b"
 LONGEST_SEQUENCE = 32
 # ECMA-48 5.4 (CSI ... final byte), and SS3 with one character.
-SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[ -~])")
-BEGINNING = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
+SEQUENCE = lazy_regex(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[ -~])")
+BEGINNING = lazy_regex(r"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
 NAMES = {
     "A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end", "Z": "backtab",
     "1~": "home", "7~": "home", "4~": "end", "8~": "end", "5~": "page_up", "6~": "page_down", "3~": "delete",

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_OUTSIDE_ID = re.compile(r"[^A-Za-z0-9_-]")
+from relayd.lazy_regex import lazy_regex
+
+_ID = lazy_regex(r"[A-Za-z0-9_-]{1,128}")
+_OUTSIDE_ID = lazy_regex(r"[^A-Za-z0-9_-]")
 _MARK = "toolu_relayd_"
 _LONGEST = (128 - len(_MARK)) // 4 * 3
 

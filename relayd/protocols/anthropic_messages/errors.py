@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import EncodedResponse
@@ -29,13 +30,13 @@ _TYPES = {
 _STATUSES = {error_name: status for status, error_name in _TYPES.items() if status != 503} | {"api_error": 500}
 
 _TOO_LONG = "prompt is too long"
-_OVERFLOW = re.compile(
+_OVERFLOW = lazy_regex(
     r"maximum context length|context[ _]length[ _]exceeded|exceeds? the (?:available )?(?:model'?s )?context"
     r"|context window|maximum number of tokens allowed|longer than the maximum model length",
     re.IGNORECASE,
 )
-_LIMIT = re.compile(r"(?:maximum|limit|context (?:length|size|window))\D{0,40}?(\d{3,9})", re.IGNORECASE)
-_NUMBER = re.compile(r"\d{3,9}")
+_LIMIT = lazy_regex(r"(?:maximum|limit|context (?:length|size|window))\D{0,40}?(\d{3,9})", re.IGNORECASE)
+_NUMBER = lazy_regex(r"\d{3,9}")
 
 
 def error_type(status: int) -> str:

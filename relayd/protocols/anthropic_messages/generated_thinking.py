@@ -7,10 +7,10 @@ thinking budget is disabled: the API requires that the loop begins with one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._generated_parts import Edit, find_part_lists, removal_edits
 from relayd.wire.body import JsonBody
@@ -19,7 +19,7 @@ from relayd.wire.json_steps import Steps
 _COLONS = (b":", b": ", b" : ")  # as JSON is usually written; a body that is parsed may be written in any way
 MARKS = tuple(b'"signature"' + colon + value for colon in _COLONS for value in (b'""', b"null", b'"responses:'))
 _PART_MARKS = (b'"signature"',)
-_USER = re.compile(rb'"role"\s*+:\s*+"user"')
+_USER = lazy_regex(rb'"role"\s*+:\s*+"user"')
 _MOST_THINKING_BYTES = 4096
 
 

@@ -13,11 +13,11 @@ The model's name in requests is `dialogflow`; `models:` in the configuration map
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 from relayd import clock
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols._bounds import TextBuffer
 from relayd.protocols.canon import End, Event, Failure, Message, RefusalDelta, Request, Text, TextDelta
@@ -28,7 +28,7 @@ MOST_BYTES = 64 * 1024
 MOST_QUERY = 8192
 MOST_REMEMBERED = 4096  # characters of one text
 _KEY = "dialogflow."
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
+_LANGUAGE = lazy_regex(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json, _openai_errors
 from relayd.protocols.canon import Failure
 from relayd.protocols.dialect import EncodedResponse
@@ -22,7 +23,7 @@ _STATUS_NAMES = {
     429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE",
     503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED", 529: "UNAVAILABLE",
 }  # fmt: skip
-_TOO_LONG = re.compile(r"exceeds the maximum number of (?:input )?tokens|input token count.{0,60}exceed", re.IGNORECASE)
+_TOO_LONG = lazy_regex(r"exceeds the maximum number of (?:input )?tokens|input token count.{0,60}exceed", re.IGNORECASE)
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:

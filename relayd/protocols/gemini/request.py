@@ -10,6 +10,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._capabilities import GEMINI, ModelFamily
 from relayd.protocols._stop_strings import require_stop_limits
@@ -24,7 +25,7 @@ from relayd.protocols.gemini.schema import to_openapi_subset
 from relayd.protocols.openai_chat.tool_call_assembler import signature_key
 from relayd.wire.json_steps import Steps
 
-_COLLECTION = re.compile(r"(models|tunedModels)/(.+)", re.DOTALL)
+_COLLECTION = lazy_regex(r"(models|tunedModels)/(.+)", re.DOTALL)
 _SETTINGS = (
     ("temperature", "temperature"),
     ("top_p", "topP"),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._generated_parts import Edit, Part, find_part_lists, removal_edits
 from relayd.protocols.dialect import RequestContext
@@ -25,8 +26,8 @@ from relayd.wire.seal import PREFIX as SEAL_PREFIX
 
 MARKS = (b'"' + PREFIX.encode(), GENERATED_MARK.encode())
 MOST_REFERENCES = 64
-_SEALS = re.compile(rb'"(' + re.escape(SEAL_PREFIX.encode()) + rb'[A-Za-z0-9_-]+)"')
-_IDS = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"([a-z]+' + GENERATED_MARK.encode() + rb'[0-9a-f]{38})"')
+_SEALS = lazy_regex(rb'"(' + re.escape(SEAL_PREFIX.encode()) + rb'[A-Za-z0-9_-]+)"')
+_IDS = lazy_regex(rb'"id"[ \t\r\n]*:[ \t\r\n]*"([a-z]+' + GENERATED_MARK.encode() + rb'[0-9a-f]{38})"')
 
 
 def has_generated_parts(members: Mapping[str, Any]) -> bool:

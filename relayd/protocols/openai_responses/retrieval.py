@@ -5,11 +5,11 @@ Stored responses are addressed by their id (GET, DELETE, input_items and cancel)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._openai_errors import render_error
 from relayd.protocols._token_estimate import count_steps
@@ -19,7 +19,7 @@ from relayd.protocols.openai_responses import state
 from relayd.protocols.openai_responses.read_request import read_for_count
 from relayd.wire.json_steps import Steps
 
-_PATH = re.compile(r"/responses/([^/]+)(/input_items|/cancel)?/?")
+_PATH = lazy_regex(r"/responses/([^/]+)(/input_items|/cancel)?/?")
 COUNT_PATH = "/responses/input_tokens"
 _METHODS = {None: ("GET", "DELETE"), "/input_items": ("GET",), "/cancel": ("POST",)}
 _RESERVED = ("compact", "input_tokens")  # paths of the API in the position of a response id

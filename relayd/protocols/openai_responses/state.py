@@ -10,18 +10,18 @@ Laws:
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols.dialect import Memory, RequestContext
 from relayd.wire.json_steps import Steps
 
 _RESPONSE, _ITEM, _LATEST, _LATEST_ID = "response:", "response_item:", "latest_response", "latest_response_id"
 MAX_ID_CHARS = 256
 GENERATED_MARK = "_" + b"relay".hex()
-_GENERATED_ID = re.compile("[a-z]+" + GENERATED_MARK + "[0-9a-f]{38}")
+_GENERATED_ID = lazy_regex("[a-z]+" + GENERATED_MARK + "[0-9a-f]{38}")
 
 
 def new_id(prefix: str) -> str:

@@ -14,12 +14,12 @@ Laws:
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Any, NamedTuple
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols.canon import SharedTools, Tool, ToolChoice
 from relayd.protocols.dialect import Refused, run_steps
@@ -32,7 +32,7 @@ MAX_TOTAL_TOOL_ENTRIES = 16 * MAX_TOOLS  # in that list and the lists of all inp
 SEARCH = "tool_search"  # type of the tool and its endpoint name
 _CALLABLE = ("function", "custom", SEARCH)  # types that the client executes; the provider executes others
 _MAX_NAME_CHARS = 64
-_INVALID = re.compile(r"[^A-Za-z0-9_-]")
+_INVALID = lazy_regex(r"[^A-Za-z0-9_-]")
 _FREE_TEXT: Mapping[str, Any] = {
     "type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"],
     "additionalProperties": False,

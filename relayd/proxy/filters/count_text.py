@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-import re
-
+from relayd.lazy_regex import lazy_regex
 from relayd.proxy.ai_request import AiRequest
 from relayd.proxy.filters.filter import Filter
 from relayd.telemetry.outcome import Record
@@ -19,7 +18,7 @@ from relayd.telemetry.outcome import Record
 COUNTED_PIECES, SAMPLED = 16, 8
 LONG_BYTES = 1024
 # The members in which the dialects carry text, reasoning and the arguments of tools.
-_TEXT = re.compile(
+_TEXT = lazy_regex(
     rb'"(content|text|delta|thinking|reasoning|reasoning_content|refusal|arguments|partial_json|response)"'
     rb'[ \t\r\n]*:[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)'
 )

@@ -17,12 +17,12 @@ sends what it has for at most 3 seconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from relayd import clock
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Duration, Secret, section, setting
 from relayd.telemetry.metrics import Metrics
 from relayd.telemetry.names import Metric
@@ -40,7 +40,7 @@ from relayd.telemetry.sinks._otlp_json import (
 )
 from relayd.telemetry.trace import Sampler
 
-FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+FIELD_NAME = lazy_regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 RESERVED = frozenset(("content-type", "content-length", "content-encoding", "transfer-encoding", "host", "connection"))
 
 

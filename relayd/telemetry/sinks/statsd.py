@@ -24,6 +24,7 @@ from statsd import StatsClient
 
 from relayd import clock
 from relayd.errors import OptionError
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Duration, section, setting
 from relayd.telemetry.metrics import SAMPLES, Histogram, Labels, Metrics
 from relayd.telemetry.names import Metric
@@ -34,9 +35,9 @@ MOST_VALUES = 256  # that are sent in one step
 RESOLVE_S = 60.0
 RETRY_S = 5.0  # while the name has never been resolved
 GAUGES_S = 10.0
-ADDRESS = re.compile(r"([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
-INVALID = re.compile(r"[^A-Za-z0-9_\-]")
-INVALID_IN_TAG = re.compile(r"[^A-Za-z0-9_\-./]")
+ADDRESS = lazy_regex(r"([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
+INVALID = lazy_regex(r"[^A-Za-z0-9_\-]")
+INVALID_IN_TAG = lazy_regex(r"[^A-Za-z0-9_\-./]")
 
 
 def split(address: str) -> tuple[str, int]:

@@ -13,11 +13,11 @@ key go to the least loaded endpoint.
 from __future__ import annotations
 
 import hashlib
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import section, setting
 from relayd.upstream.affinity import Affinity
 from relayd.upstream.balancers import least_request
@@ -26,7 +26,7 @@ from relayd.upstream.endpoint import Endpoint
 SPAN = 1 << 64
 POINTS = 160  # on the ring, for a weight of 1
 MOST_POINTS = 65536
-SOURCE = re.compile(r"client|consumer|session|prompt|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,200}")
+SOURCE = lazy_regex(r"client|consumer|session|prompt|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,200}")
 
 
 @section()

@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
+from relayd.lazy_regex import lazy_regex
 from relayd.schema import Duration, section, setting
 from relayd.upstream.discovered import Address, LookupFault, Report, Tools
 from relayd.upstream.discovery import _programs
@@ -28,8 +29,8 @@ from relayd.upstream.discovery._threads import in_thread
 from relayd.upstream.discovery._urls import backoff_s
 
 MOST_BYTES = 64 * 1024
-_HOST_AND_PORT = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.\-]+):[0-9]{1,5}", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HOST_AND_PORT = lazy_regex(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.\-]+):[0-9]{1,5}", re.ASCII)
+_VARIABLE = lazy_regex(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @section()

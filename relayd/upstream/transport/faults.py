@@ -9,13 +9,13 @@ error of sending or receiving (55, 56) whose text contains the fatal alert.
 from __future__ import annotations
 
 import errno
-import re
 import socket
 from contextlib import ExitStack
 
 import pycurl
 
 from relayd.errors import EXHAUSTED
+from relayd.lazy_regex import lazy_regex
 
 _TLS = (35, 53, 54, 58, 59, 60, 66, 77, 80, 82, 83, 90, 91, 98)
 _CONNECT = (5, 6, 7)
@@ -24,7 +24,7 @@ _MALFORMED = (1, 8, 16, 23, 27, 61, 100)
 # Of getaddrinfo(3) with EAI_SYSTEM: libnss-mdns reports that it got no socket as EBUSY, which connect(2) never says.
 _OF_RESOLVER = frozenset((errno.EBUSY,))
 AFTER_HANDSHAKE = (55, 56)  # a part of the request may have been sent
-_ALERT = re.compile(r"\balert (?:bad certificate|unsupported certificate|certificate |unknown ca\b|access denied)"
+_ALERT = lazy_regex(r"\balert (?:bad certificate|unsupported certificate|certificate |unknown ca\b|access denied)"
                     r"|GnuTLS recv error \(-12\)")
 REWIND = 65  # CURLE_SEND_FAIL_REWIND: the request would have had to be sent twice
 _HTTP2 = 16

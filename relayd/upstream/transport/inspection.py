@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from dataclasses import replace
 import pycurl
 
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import registry
 from relayd.protocols.dialect import ModelListSource
 from relayd.protocols.model_list import MOST_MODELS, read_page
@@ -36,7 +36,7 @@ MOST_BYTES = 8 * 1024 * 1024
 MOST_PAGES = 32
 LONGEST_FAULT = 300
 _AGENT = (b"User-Agent: relayd-probe", b"Accept: */*", b"Accept-Encoding: identity", b"Expect:", b"Content-Type:")
-_TLS_VERSION = re.compile(rb"SSL connection using (TLS)v?(1\.[0-9])")  # the texts of OpenSSL and GnuTLS
+_TLS_VERSION = lazy_regex(rb"SSL connection using (TLS)v?(1\.[0-9])")  # the texts of OpenSSL and GnuTLS
 _INFOTYPE_TEXT = 0
 
 PathOf = Callable[[str, bytes, bytes], bytes]

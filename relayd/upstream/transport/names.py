@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import socket
 import threading
 from collections.abc import Callable
@@ -23,12 +22,13 @@ from tornado.ioloop import IOLoop
 
 from relayd import clock
 from relayd.dataclass import dataclass
+from relayd.lazy_regex import lazy_regex
 
 LOG = logging.getLogger("relayd.transport")
 SHORTEST_S = 1.0
 LONGEST_NAME = 230  # libcurl accepts 255 bytes, including the suffix of a route
-_ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%[^\]]*)?\]?")
-_ROUTE = re.compile(r"\.[0-9]+\.relayd\.invalid\b")  # RFC 2606: no such name exists
+_ADDRESS = lazy_regex(r"[0-9.]+|\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%[^\]]*)?\]?")
+_ROUTE = lazy_regex(r"\.[0-9]+\.relayd\.invalid\b")  # RFC 2606: no such name exists
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import socket
 import ssl
 from typing import Any, Protocol
@@ -16,11 +15,12 @@ from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
 from relayd import clock
+from relayd.lazy_regex import lazy_regex
 from relayd.upstream.spec import EndpointSpec, TlsSpec, UpstreamSpec
 from relayd.upstream.transport.faults import is_exhaustion
 
 HIGH_WATER = 64 * 1024
-_REFUSED = re.compile(r"ALERT_(?:BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)")
+_REFUSED = lazy_regex(r"ALERT_(?:BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)")
 PIECE = 16 * 1024  # bytes read in one turn of the loop
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pathlib
 import subprocess
@@ -88,3 +89,12 @@ def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(capsys: pyte
     assert "did you mean status?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
     assert "commands: run, keep" in capsys.readouterr().err
+
+
+def test_collections_do_not_examine_what_imports_made() -> None:
+    gc.unfreeze()
+    try:
+        assert main(["version"]) == 0
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
