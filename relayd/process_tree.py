@@ -23,7 +23,7 @@ def new_mark() -> dict[str, str]:
 
 
 def kill(pid: int, mark: dict[str, str]) -> None:
-    """Kill the group of a program that leads one now, and what has left the group in a thread, within moments."""
+    """Kill the group of a program that leads one now, and in a thread the processes that have left the group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     # Not a daemon thread: the end of relayd waits for it.

@@ -36,7 +36,7 @@ class Recogniser(Protocol):
     rank: int
 
     def party(self, request: ClientRequest) -> Party | None:
-        """Whom it recognises; None if the request is of somebody else."""
+        """The recognised consumer; None if the request is of somebody else."""
 
 
 class Recognised:

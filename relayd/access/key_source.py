@@ -1,4 +1,4 @@
-"""Where an issuer's keys come from, and what is known of them at present: a file, a URL, or a shared secret.
+"""Where an issuer's keys come from, and their present state: a file, a URL, or a shared secret.
 
 1. A source decides when its document is to be read again; the daemon reads it (daemon/key_sources). Nothing here waits.
 2. A fault leaves the keys in use that were read last, however old they are: an issuer that is down, or answers with

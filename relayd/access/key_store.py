@@ -107,7 +107,7 @@ class KeyStore:
                 pass
 
     def refresh(self) -> None:
-        """Read what has changed. Raises KeysBehind if that takes longer than one turn of the event loop may."""
+        """Read the changes. Raises KeysBehind if that takes longer than one turn of the event loop may."""
         try:
             status = _status(os.stat(self.path))
         except FileNotFoundError:

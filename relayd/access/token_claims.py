@@ -15,8 +15,8 @@ LATEST_S = 253_402_300_800.0  # the year 10000, in Unix seconds
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Whom an authenticator has recognised under its entry of `consumers`. `member` is empty if that is the entry
-    itself. `group` and `models` are None if the entry's own apply."""
+    """The identity that an authenticator has recognised under its entry of `consumers`. `member` is empty if
+    that is the entry itself. `group` and `models` are None if the entry's own apply."""
 
     member: str = ""
     group: str | None = None
@@ -28,7 +28,7 @@ ENTRY = Party()
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What is required of claims. Without `audience`, a token that names an audience is meant for another service.
+    """The requirements for claims. Without `audience`, a token that names an audience is meant for another service.
 
     `consumer`, `group` and `models` are names of claims; empty if no claim is used.
     """
@@ -58,7 +58,7 @@ class ClaimRules:
         return expires_s + self.leeway_s
 
     def party(self, claims: Mapping[str, Any]) -> Party:
-        """Whom the claims name. Raises TokenFault if a claim that chooses is missing or unusable."""
+        """The consumer that the claims name. Raises TokenFault if a claim that chooses is missing or unusable."""
         member = _name(claims, self.consumer) if self.consumer else ""
         group = _name(claims, self.group) if self.group else None
         return Party(member, group, _names(claims, self.models) if self.models else None)

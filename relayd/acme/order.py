@@ -30,7 +30,7 @@ RECORD_PREFIX = "_acme-challenge."
 
 @dataclass(frozen=True, slots=True)
 class Orderer:
-    """The means of an attempt. `environment`: of the DNS hook. `lease` shares what is written to the state."""
+    """The means of an attempt. `environment`: of the DNS hook. `lease` shares writes to the state."""
 
     state: State
     environment: Mapping[str, str]

@@ -43,7 +43,7 @@ class LockedByOther(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known about the certificate of one name. Times are Unix seconds; 0 means never.
+    """The known state of the certificate of one name. Times are Unix seconds; 0 means never.
 
     `failures`: consecutive failed attempts. `next_try`: no attempt before. `renew_at`: the planned renewal, 0 without a
     certificate. `suggested` is true if the authority has suggested this time (ARI, RFC 9773), and `ask_at` the time to
@@ -102,7 +102,7 @@ class State:
 
     @contextlib.contextmanager
     def reserve(self, name: str) -> Iterator[None]:
-        """Reserve disk space for a certificate before it is ordered: what is issued can be stored."""
+        """Reserve disk space for a certificate before it is ordered, so that it can be stored."""
         path = self.certificate_file(name) + ".reserved"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -33,7 +33,7 @@ FAULT_S = 60.0  # after a fault of the state, such as a full disk
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The state of one certificate. `event` is what has just happened: issued, failed, or empty. `urgency` is empty,
+    """The state of one certificate. `event` is the latest event: issued, failed, or empty. `urgency` is empty,
     warning or error. Times are Unix seconds, 0 without a certificate."""
 
     name: str
@@ -171,7 +171,7 @@ class Worker:
 
     @staticmethod
     def _waiting(standing: Standing, reason: str) -> Standing:
-        """What is shown while a certificate waits for the server that machines share."""
+        """The status while a certificate waits for the server that machines share."""
         text = f"waits for the store that machines share: {reason}"
         return replace(standing, record=replace(standing.record, error=text), urgency=standing.urgency or "warning")
 

@@ -66,7 +66,7 @@ def plain_body(message: Document) -> tuple[bytes, bool]:
 
 
 def body_lines(message: Document) -> Iterator[str]:
-    """The body of a message as text: JSON indented; what is missing, and what is no text, is said."""
+    """The body of a message as text: JSON indented; notes mark missing parts and binary data."""
     body = message["body"]
     size, missing = body["size"], body["missing"]
     if not size:

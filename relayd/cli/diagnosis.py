@@ -25,7 +25,7 @@ SHORTEST_SECRET = 4
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding. `subject` is what was checked; `cure` is empty if nothing has to be done."""
+    """One finding. `subject` is the checked object; `cure` is empty if nothing has to be done."""
 
     level: str
     subject: str

@@ -97,7 +97,7 @@ def _cache(run: DryRun) -> dict[str, Any]:
 
 
 def _consumer(route: PlannedRoute, identity: Identity | None) -> dict[str, Any]:
-    """Whom the route allows, and the consumer of the request with its restrictions."""
+    """The consumers that the route allows, and the consumer of the request with its restrictions."""
     found: dict[str, Any] = {"allowed": sorted(route.allow or ()), "known": None}
     if identity is not None:
         found |= {

@@ -86,7 +86,7 @@ def _request(request: Document) -> dict[str, Any]:
     }
     if body["size"]:
         text, encoding = _content(request)
-        made["postData"] = {"mimeType": field(request["fields"], "content-type"), "text": text, **_kept(body)}
+        made["postData"] = {"mimeType": field(request["fields"], "content-type"), "text": text, **_custom(body)}
         if encoding:
             made["postData"]["_encoding"] = encoding
     return made
@@ -100,7 +100,7 @@ def _response(answer: Document) -> dict[str, Any]:
     coding = field(answer["fields"], "content-encoding")
     size = len(data) if coding and is_plain and not body["missing"] else body["size"]
     content: dict[str, Any] = {
-        "size": size, "mimeType": field(answer["fields"], "content-type") or "x-unknown", "text": text, **_kept(body),
+        "size": size, "mimeType": field(answer["fields"], "content-type") or "x-unknown", "text": text, **_custom(body),
     }
     if encoding:
         content["encoding"] = encoding
@@ -124,7 +124,7 @@ def _content(message: Document) -> tuple[str, str]:
         return base64.b64encode(data).decode("ascii"), "base64"
 
 
-def _kept(body: Document) -> dict[str, Any]:
+def _custom(body: Document) -> dict[str, Any]:
     """The custom fields of a body."""
     found: dict[str, Any] = {}
     if body["missing"]:

@@ -46,7 +46,7 @@ class ImportFault(Exception):
 
 @dataclass(slots=True)
 class Entry:
-    """One key of the file. `settings` are as in the configuration, `remarks` say what was left out or changed. A
+    """One key of the file. `settings` are as in the configuration, `remarks` name omissions and changes. A
     `fault` means that the key cannot be used."""
 
     name: str = ""

@@ -135,7 +135,7 @@ def config_faults(record: KeyRecord, config: Config) -> Iterable[str]:
 
 
 def config_cautions(record: KeyRecord, config: Config) -> Iterable[str]:
-    """What has no effect on a key that this configuration accepts."""
+    """Settings without effect on a key that this configuration accepts."""
     if not opens_a_route(record, config):
         yield "no route accepts this key: name its group in `allow` of a route, or name routes with --routes"
     if record.settings.get("budget") and config.prices is None:

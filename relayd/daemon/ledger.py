@@ -2,7 +2,7 @@
 
 1. It writes every FLUSH_S, and when the process ends: a process that is killed loses at most what happened since the
    last write. Many changed windows are written in batches of MOST_WINDOWS, so that no turn of the loop is long.
-2. What cannot be written stays in memory and is written later; requests are served meanwhile.
+2. Records that cannot be written stay in memory and are written later; requests are served meanwhile.
 3. Without a state directory nothing is written, and what has changed is dropped.
 """
 
@@ -83,7 +83,7 @@ class Ledger:
         timers.every("ledger", FLUSH_S, self.tick)
 
     def tick(self) -> None:
-        """Write what has changed, unless the last batch is still being written."""
+        """Write the changes, unless the last batch is still being written."""
         if self._writer is None:
             self._gateway.spend.pop()
             if self._windows is not None and self._windows.dirty(MOST_WINDOWS) and self._windows.is_dirty:

@@ -16,7 +16,7 @@ from relayd.limits.spend import SpendRow
 
 
 class Batch(NamedTuple):
-    """What is written together: sums to add, and states of windows by key (None deletes one)."""
+    """One batch: sums to add, and states of windows by key (None deletes one)."""
 
     rows: Sequence[SpendRow]
     windows: dict[str, Any]

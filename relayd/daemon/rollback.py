@@ -2,7 +2,7 @@
 
 1. The files are not changed, because the service may not write them: the generation is in force until the next reload
    or start, and a warning says so as long as the files differ. `relayd rollback N` restores the files.
-2. Everything else is that of a reload: what is refused changes nothing.
+2. Everything else is that of a reload: a refused file changes nothing.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Lookup(Service, Protocol):
         """Begin what a new configuration looks up, and wait for the first answers, but not for long."""
 
     def discard(self) -> None:
-        """End what was prepared for a configuration that did not come into force."""
+        """End the preparations for a configuration that did not come into force."""
 
 
 class Services:

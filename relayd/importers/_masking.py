@@ -43,7 +43,7 @@ _ONE_CASE = lazy_regex(r"(?:[a-z0-9]{20,}|[A-Z0-9]{20,})={0,2}")
 
 
 def masked_form(text: str) -> str:
-    """A text without user information of URLs and what has the form of a secret."""
+    """A text without user information of URLs and without texts in the form of a secret."""
     return _RUN.sub(_masked_run, _BY_FORM.sub(MASK, _USERINFO.sub(MASK, text)))
 
 

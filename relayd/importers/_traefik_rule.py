@@ -61,7 +61,7 @@ def parse_rule(text: str) -> Rule:
 
 
 class _Reader:
-    """Reads alternatives of conjunctions; what cannot be expressed is left out and sets the rule's fault."""
+    """Reads alternatives of conjunctions; parts that cannot be expressed are left out and set the rule's fault."""
 
     def __init__(self, tokens: list[tuple[str, list[str]]], rule: Rule) -> None:
         self.tokens, self.rule, self.position, self.depth = tokens, rule, 0, 0

@@ -88,7 +88,7 @@ class Field:
             one.item.exact(reason)
 
     def rest(self, note: str, reason: str) -> None:
-        """Note what nothing was said about, here and below: `note` is the name of an Item's method."""
+        """Note the nodes without a report, here and below: `note` is the name of an Item's method."""
         for one in self.everything():
             if not one.item.notes:
                 getattr(one.item, note)(reason)

@@ -98,7 +98,7 @@ class Importer:
         self._notes(main)
 
     def _notes(self, block: list[Directive]) -> None:
-        """Note what has no effect or another form in relayd, wherever nothing else was said about it."""
+        """Note what has no effect or another form in relayd, unless it has a report already."""
         for one in block:
             if not one.item.notes:
                 if one.name in WITHOUT_EFFECT:

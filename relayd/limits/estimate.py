@@ -10,7 +10,7 @@ from __future__ import annotations
 BYTES_PER_TOKEN = 4
 IMAGE_TOKENS = 1600
 SHORTEST_MEDIA_BYTES = 1024
-MOST_MARKS, SEARCHED_BYTES = 256, 1024 * 1024  # the search for media is bounded; what is not found counts as text
+MOST_MARKS, SEARCHED_BYTES = 256, 1024 * 1024  # the search for media is bounded; the rest counts as text
 _MARKS = (b";base64,", b'"data":')
 
 

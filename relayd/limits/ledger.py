@@ -87,7 +87,7 @@ class Reservation:
 
 
 class Observer(Protocol):
-    """Told of what an operator should know; must not fail."""
+    """Called with events for the operator; must not fail."""
 
     def exceeded(self, counter: Counter) -> None:
         """A request was refused, or exceeded a rule with `counts_only`."""
@@ -187,7 +187,7 @@ class Ledger:
         if window is None:
             window = self._known[key] = Window(key, rule.span)
         made = Counter(rule, window, value)
-        if window.warned < 0:  # another process has reported what was reached
+        if window.warned < 0:  # another process has reported this threshold
             used = made.advance(self.now())
             window.warned = sum(1 for at in made.warn_at if used >= at)
         return made

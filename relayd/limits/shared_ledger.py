@@ -56,7 +56,7 @@ class Phase(enum.Enum):
     COMPARING = enum.auto()  # asking what the server has of this instance
     MAKING_UP = enum.auto()  # sending what it has lost
     REPORTING = enum.auto()  # asking whether the other instances have done so too
-    ENTERING = enum.auto()  # sending what was decided locally
+    ENTERING = enum.auto()  # sending local decisions
     SHARED = enum.auto()  # the server decides
 
 
@@ -82,7 +82,7 @@ class SharedLedger:
         self._calls = SharedCalls(server)
         self._phase, self._joins = Phase.OUT, 0
         self._is_closed = self._is_deciding = False
-        self._told: bool | None = None  # the last value of `is_shared` that was reported
+        self._reported: bool | None = None  # the last value of `is_shared` that was reported
         self._offset_s: float | None = None  # of the server's clock
         self._number = self._syncs = self._asking = 0
         self._syncing = False
@@ -341,7 +341,7 @@ class SharedLedger:
         elif self._phase is Phase.ENTERING and self._unsent.is_level:
             self._phase = Phase.SHARED
             self._starts_until_s = None
-            self._tell(is_shared=True)
+            self._report(is_shared=True)
             self._decide_waiting()
             self.sync()  # the copies, with the amounts that were sent
         elif self._phase is Phase.OUT and not self._unsent.is_sending:
@@ -415,19 +415,19 @@ class SharedLedger:
         self._joins += 1
         self._end_start()
         if self._starts_until_s is None:
-            self._tell(is_shared=False)
+            self._report(is_shared=False)
             self._decide_waiting()
 
     def _end_start(self) -> None:
         """After START_S, do not wait for the first connection any more."""
         if self._starts_until_s is not None and (self._is_closed or self._now_s() >= self._starts_until_s):
             self._starts_until_s = None
-            self._tell(is_shared=False)
+            self._report(is_shared=False)
             self._decide_waiting()
 
-    def _tell(self, is_shared: bool) -> None:
-        if is_shared != self._told:
-            self._told = is_shared
+    def _report(self, is_shared: bool) -> None:
+        if is_shared != self._reported:
+            self._reported = is_shared
             self.on_change()
 
     def _set_time(self, now_ms: int) -> None:

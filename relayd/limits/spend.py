@@ -19,7 +19,7 @@ EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
 class SpendKey(NamedTuple):
-    """What is added up together. `day` is a day of UTC (2026-11-29), `model` the name at the endpoint; a group,
+    """The key of a sum. `day` is a day of UTC (2026-11-29), `model` the name at the endpoint; a group,
     consumer or model is empty if there is none."""
 
     day: str

@@ -149,7 +149,7 @@ class UnsentUses:
         return has - here.keys() - {one.number for one in operations}
 
     def forget_acknowledged(self) -> None:
-        """What was acknowledged is of no importance to another server."""
+        """Acknowledged amounts do not concern another server."""
         self._resendable.clear()
         self._resendable_operations = self._acknowledged = 0
 

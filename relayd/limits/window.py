@@ -217,7 +217,7 @@ class Window:
         return self._freed_ms if last == self._slot and self._ends_ms else self.span.freed_ms(last)
 
     def clear(self) -> None:
-        """Forget all settled amounts. What is reserved stays."""
+        """Forget all settled amounts. Reservations stay."""
         self._slots = {slot: amount for slot, amount in self._held.items() if amount}
         self.used, self.warned = self.held, 0
 

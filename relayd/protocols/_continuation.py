@@ -47,7 +47,7 @@ def continuation(text: str, value: dict[str, Any]) -> Steps[str | None]:
 class _Reader:
     """Reads a text beside the value that it should be the beginning of.
 
-    Methods return what is missing at the end of the text, None if the text goes on behind the value, and raise
+    Methods return the missing end of the text, None if the text goes on behind the value, and raise
     _Contradiction.
     """
 
@@ -137,7 +137,7 @@ class _Reader:
         self._at += 1
 
     def _key(self, left: dict[str, Any]) -> Steps[tuple[str, str | None]]:
-        """The member that comes next, and what is missing of its name."""
+        """The member that comes next, and the missing end of its name."""
         if self._next() != '"':
             raise _Contradiction
         known, escape = yield from self._read_string()

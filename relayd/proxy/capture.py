@@ -66,15 +66,15 @@ class CaptureRefused(Exception):
 
 
 class RunningCapture:
-    """A capture that is on. `kept` counts the exchanges that it has kept; `on_kept` and `on_end` inform its client."""
+    """A capture that is on. `recorded` counts its exchanges; `on_recorded` and `on_end` inform its client."""
 
     def __init__(
-        self, settings: CaptureSettings, on_kept: Callable[[CapturedExchange], None], on_end: Callable[[str], None],
+        self, settings: CaptureSettings, on_recorded: Callable[[CapturedExchange], None], on_end: Callable[[str], None],
         is_superseded: Callable[[], bool],
     ) -> None:
-        self.settings, self.on_kept, self.on_end, self.is_superseded = settings, on_kept, on_end, is_superseded
+        self.settings, self.on_recorded, self.on_end, self.is_superseded = settings, on_recorded, on_end, is_superseded
         self.ends_s = clock.monotonic() + settings.for_s
-        self.kept = self.unmasked = 0  # unmasked: exchanges that have ended and are not masked yet
+        self.recorded = self.unmasked = 0  # unmasked: exchanges that have ended and are not masked yet
         self.end_reason = ""
 
 
@@ -85,7 +85,7 @@ class Captures:
         """`is_ending`: True if the process is about to end."""
         self._gateway, self._is_ending = gateway, is_ending
         self._allowance = Allowance(0)
-        self._kept: dict[str, CapturedExchange] = {}
+        self._recorded: dict[str, CapturedExchange] = {}
         self._open: dict[Record, tuple[Exchange, CapturedExchange]] = {}
         self._replays: dict[Record, OnReplayed] = {}
         self._work: set[Work] = set()
@@ -99,23 +99,23 @@ class Captures:
     # ---- on and off
 
     def start(
-        self, settings: CaptureSettings, on_kept: Callable[[CapturedExchange], None], on_end: Callable[[str], None],
+        self, settings: CaptureSettings, on_recorded: Callable[[CapturedExchange], None], on_end: Callable[[str], None],
         is_superseded: Callable[[], bool] = bool,
     ) -> RunningCapture:
-        """Begin a capture. `on_kept` is called for each exchange that is kept, `on_end` once, with a key of ENDED.
+        """Begin a capture. `on_recorded` is called for each exchange that is kept, `on_end` once, with a key of ENDED.
         Raises CaptureRefused."""
         if self.running is not None:
             left_s = self.running.ends_s - clock.monotonic()
             raise CaptureRefused(f"A capture is on already; it ends in {max(0.0, left_s):.0f} s at the latest.")
         self._allowance.limit_bytes = settings.bytes
-        if len(self._kept) >= MAX_EXCHANGES or self._allowance.is_full:
+        if len(self._recorded) >= MAX_EXCHANGES or self._allowance.is_full:
             raise CaptureRefused(
-                f"The captured exchanges are too many: {len(self._kept)} use {self._allowance.used_bytes} bytes. "
+                f"The captured exchanges are too many: {len(self._recorded)} use {self._allowance.used_bytes} bytes. "
                 "Delete some with relayd capture delete, or raise --size."
             )
         if self._is_ending():
             raise CaptureRefused("relayd is stopping.")
-        running = self.running = RunningCapture(settings, on_kept, on_end, is_superseded)
+        running = self.running = RunningCapture(settings, on_recorded, on_end, is_superseded)
         self._attach()
         self._check()
         return running
@@ -306,7 +306,7 @@ class Captures:
         if running is not None:
             captured.expires_s = now_s + running.settings.keep_s
             running.unmasked += 1
-            running.kept += 1
+            running.recorded += 1
         assert self._masks is not None
         work: list[Work] = []
         done = partial(self._on_masked, captured, running, on_replayed, work)
@@ -314,7 +314,8 @@ class Captures:
         self._work.add(work[0])
         work[0].defer()
         if running is not None and not running.end_reason:
-            if running.kept >= running.settings.exchanges or len(self._kept) + running.unmasked >= MAX_EXCHANGES:
+            count = len(self._recorded) + running.unmasked
+            if running.recorded >= running.settings.exchanges or count >= MAX_EXCHANGES:
                 self.stop("count")
             elif self._allowance.is_full:
                 self.stop("size")
@@ -332,62 +333,62 @@ class Captures:
             return
         if is_masked:
             captured.id = self._free_id(str(captured.record["id"]))
-            self._kept[captured.id] = captured
+            self._recorded[captured.id] = captured
             self._schedule_expiry()
-            running.on_kept(captured)
+            running.on_recorded(captured)
         else:
-            running.kept -= 1
+            running.recorded -= 1
         running.unmasked -= 1
         self._end_if_done(running)
 
     def _free_id(self, wanted: str) -> str:
         """The request id, with a number if a client has used it before, or if it is the path of an action."""
         number, found = 1, wanted
-        while found in self._kept or found in ACTIONS:
+        while found in self._recorded or found in ACTIONS:
             number += 1
             found = f"{wanted}~{number}"
         return found
 
-    # ---- what is kept
+    # ---- records
 
-    def kept(self) -> Iterable[CapturedExchange]:
+    def exchanges(self) -> Iterable[CapturedExchange]:
         """The kept exchanges, oldest first."""
-        return self._kept.values()
+        return self._recorded.values()
 
     def find(self, prefix: str) -> list[CapturedExchange]:
         """The exchange with this id, or else those whose ids begin like this."""
-        if prefix in self._kept:
-            return [self._kept[prefix]]
-        return [one for name, one in self._kept.items() if prefix and name.startswith(prefix)]
+        if prefix in self._recorded:
+            return [self._recorded[prefix]]
+        return [one for name, one in self._recorded.items() if prefix and name.startswith(prefix)]
 
     def delete(self, captured: CapturedExchange) -> None:
         """Delete one."""
-        if self._kept.pop(captured.id, None) is not None:
+        if self._recorded.pop(captured.id, None) is not None:
             captured.drop()
 
     def _schedule_expiry(self) -> None:
         if self._cancel_expiry is not None:
             self._cancel_expiry()
             self._cancel_expiry = None
-        if self._kept:
-            first_s = min(one.expires_s for one in self._kept.values())
+        if self._recorded:
+            first_s = min(one.expires_s for one in self._recorded.values())
             delay_s = max(0.001, first_s - clock.monotonic())
             self._cancel_expiry = self._gateway.call_later(delay_s, self._expire)
 
     def _expire(self) -> None:
         self._cancel_expiry = None
         now_s = clock.monotonic()
-        for one in [one for one in self._kept.values() if one.expires_s <= now_s]:
+        for one in [one for one in self._recorded.values() if one.expires_s <= now_s]:
             self.delete(one)
         self._schedule_expiry()
 
     def describe(self) -> dict[str, object]:
-        """For the status: whether a capture is on, and what is kept."""
+        """For the status: whether a capture is on, and the stored records."""
         running = self.running
         return {
             "is_on": running is not None,
             "ends_in_s": None if running is None else round(max(0.0, running.ends_s - clock.monotonic()), 1),
-            "exchanges": len(self._kept),
+            "exchanges": len(self._recorded),
             "bytes": self._allowance.used_bytes,
         }
 

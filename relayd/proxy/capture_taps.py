@@ -186,7 +186,7 @@ class AttemptTap:
         self._seen = 0  # pieces in the slot that the attempt has not taken, and that are copied already
 
     def on_progress(self, slot: Slot) -> None:
-        """Copy what is new, then pass it on."""
+        """Copy the new bytes, then pass them on."""
         self._copy(slot)
         self._attempt.on_progress(slot)
         self._seen = len(slot.chunks) if self._attempt.slot is slot else 0

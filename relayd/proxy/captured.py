@@ -1,4 +1,4 @@
-"""What is kept of a captured exchange: heads, bodies up to a bound, times and results.
+"""The record of a captured exchange: heads, bodies up to a bound, times and results.
 
 1. The bytes that all captured exchanges keep are counted in one `Allowance`. A body beyond its own bound keeps its
    beginning and its end; a body for which the allowance has no room keeps what it has. The number of missing bytes is
@@ -129,7 +129,7 @@ class BodyCopy:
         self.missing = self.size - len(self.head) - len(self.tail)
 
     def cut_edges(self) -> None:
-        """Drop what is kept behind the cuts. Called after the parts are masked."""
+        """Drop the bytes behind the cuts. Called after the parts are masked."""
         if not self.missing:
             return
         dropped = min(EDGE_BYTES, len(self.head)) + min(EDGE_BYTES, len(self.tail))
@@ -158,7 +158,7 @@ class BodyCopy:
         self.head, self.tail, self.times, self.sizes = bytearray(), bytearray(), array("d"), array("L")
 
     @property
-    def kept_bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """The bytes that are counted."""
         return self._taken_bytes
 
@@ -283,7 +283,7 @@ class CapturedExchange:
     @property
     def size_bytes(self) -> int:
         """The bytes that are counted."""
-        return EXCHANGE_BYTES + self.head_bytes + sum(body.kept_bytes for body in self.bodies())
+        return EXCHANGE_BYTES + self.head_bytes + sum(body.stored_bytes for body in self.bodies())
 
     def drop(self) -> None:
         """Keep nothing of it."""

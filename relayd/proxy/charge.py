@@ -141,7 +141,7 @@ class Charge:
         self, record: Record, loop: RetryLoop | None, ai_request: AiRequest | None, body_complete: bool,
         observer: Observer,
     ) -> None:
-        """Settle all reservations by the end of the exchange. `observer` is told of warning thresholds."""
+        """Settle all reservations by the end of the exchange. `observer` gets warning thresholds."""
         if loop is None or not self._counts(record, loop, body_complete):
             self.refund()
             return

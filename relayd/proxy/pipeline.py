@@ -91,7 +91,7 @@ def wait_in(exchange: Exchange, phase: Phase) -> None:
     body = exchange.body
     if exchange.phase == "over" or exchange.local is not None:
         return
-    if exchange.head.expect:  # it is told to send once all phases before the attempt have accepted the request
+    if exchange.head.expect:  # it may send once all phases before the attempt have accepted the request
         body.await_recipient()
     if exchange.retry_loop is not None:
         return

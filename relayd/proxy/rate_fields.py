@@ -1,4 +1,4 @@
-"""What a client is told of its rates: the counters with the smallest share left, in the fields of its dialect."""
+"""The rates in a response: the counters with the smallest share left, in the fields of its dialect."""
 
 from __future__ import annotations
 

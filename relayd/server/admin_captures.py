@@ -219,7 +219,7 @@ class CaptureStream:
 
     def begin(self, settings: CaptureSettings) -> None:
         """Begin the capture. Raises CaptureRefused."""
-        self._running = self._captures.start(settings, self._on_kept, self._on_end, self._responder.is_superseded)
+        self._running = self._captures.start(settings, self._on_recorded, self._on_end, self._responder.is_superseded)
         whole = answer(200, "application/x-ndjson", b"", (("Cache-Control", "no-store"),))
         whole.response.length = None
         self._responder.head(whole.response)
@@ -230,14 +230,14 @@ class CaptureStream:
             exchanges=settings.exchanges,
         )
 
-    def _on_kept(self, captured: CapturedExchange) -> None:
+    def _on_recorded(self, captured: CapturedExchange) -> None:
         self._write({"event": "captured", **summary(captured, clock.monotonic())})
 
     def _on_end(self, reason: str) -> None:
-        kept = 0 if self._running is None else self._running.kept
-        self._gateway.telemetry.journal.info("capture_ended", ENDED[reason].capitalize() + ".", exchanges=kept)
+        recorded = 0 if self._running is None else self._running.recorded
+        self._gateway.telemetry.journal.info("capture_ended", ENDED[reason].capitalize() + ".", exchanges=recorded)
         self._has_ended = True
-        self._write({"event": "capture_ended", "reason": reason, "why": ENDED[reason], "exchanges": kept})
+        self._write({"event": "capture_ended", "reason": reason, "why": ENDED[reason], "exchanges": recorded})
 
     def _write(self, event: dict[str, object]) -> None:
         self._lines.append(to_json(event))
@@ -269,8 +269,8 @@ class CaptureStream:
 def list_steps(captures: Captures) -> Steps[bytes]:
     """The page of all captured exchanges."""
     now_s = clock.monotonic()
-    kept = [summary(one, now_s) for one in captures.kept()]
-    return (yield from write_steps({**captures.describe(), "captures": kept})) + b"\n"
+    summaries = [summary(one, now_s) for one in captures.exchanges()]
+    return (yield from write_steps({**captures.describe(), "captures": summaries})) + b"\n"
 
 
 def one_of(captures: Captures, prefix: str) -> CapturedExchange | Page:
@@ -286,7 +286,7 @@ def one_of(captures: Captures, prefix: str) -> CapturedExchange | Page:
 def delete(captures: Captures, asked: dict[str, Any]) -> Page:
     """Delete what a request names. Raises BadRequest."""
     if len(asked) == 1 and asked.get("all") is True:
-        chosen = list(captures.kept())
+        chosen = list(captures.exchanges())
     elif len(asked) == 1 and isinstance(asked.get("id"), str):
         found = one_of(captures, asked["id"])
         if not isinstance(found, CapturedExchange):

@@ -175,7 +175,7 @@ class Authenticator:
         return []
 
     def party(self, request: ClientRequest) -> Party | None:
-        """Whom the token of a request names; None if it has none, or one that is refused."""
+        """The consumer that the token of a request names; None without a token, and for one that is refused."""
         text = request.key_in(self._field, self._read)
         if text is None or not is_compact(text):
             return None

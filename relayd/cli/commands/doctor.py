@@ -1,4 +1,4 @@
-"""`relayd doctor`: finds what is wrong with this installation, and names the cause and the cure of each finding.
+"""`relayd doctor`: finds faults of this installation, and names the cause and the cure of each finding.
 
 Checks the configuration, files, the service, the running relayd, listeners, domains, upstreams, statsd, the clock,
 resources and libraries; all of them concurrently, each within its time limit. It works without a running relayd and

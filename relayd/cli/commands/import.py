@@ -114,7 +114,7 @@ def _named(pattern: str, beside: str) -> list[str]:
 
 
 def _faults(result: Conversion) -> tuple[list[Finding], list[Finding]]:
-    """The faults of the result, with its keys in a temporary folder; and what is missing on this machine."""
+    """The faults of the result, with its keys in a temporary folder; and missing requirements of this machine."""
     with tempfile.TemporaryDirectory(prefix="relayd-import-") as folder:
         for name, value in result.keys.items():
             _create(os.path.join(folder, name), value + "\n", replace=False)

@@ -1,4 +1,4 @@
-"""`relayd limits`: every rate and budget: its limit, what is used and left of it, and when all of it is free again.
+"""`relayd limits`: every rate and budget: its limit, the used and the remaining amount, and its reset.
 
 `relayd queue` shows the limits of concurrent requests. Exit codes: 0 shown, 1 relayd does not respond, 2 wrong usage.
 """

@@ -82,7 +82,7 @@ class Terminal:
             self._write("".join(parts))
 
     def read(self) -> bytes:
-        """What was typed; empty at the end of the input. Raises OSError if the terminal is gone."""
+        """The typed characters; empty at the end of the input. Raises OSError if the terminal is gone."""
         return os.read(self._input, READ_BYTES)
 
     def fileno(self) -> int:

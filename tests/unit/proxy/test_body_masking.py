@@ -27,7 +27,7 @@ def masked(data: bytes, *lines: bytes, keys: Sequence[str] = (KEY,), limit: int 
     body.finish()
     filters = [KeyFilter([("header", "", one)]) for one in keys]
     run_steps(mask_body_steps(body, filters, lines, max(map(len, keys), default=0)))
-    assert allowance.used_bytes == body.kept_bytes >= PIECE_BYTES * (len(body.sizes) - 1)
+    assert allowance.used_bytes == body.stored_bytes >= PIECE_BYTES * (len(body.sizes) - 1)
     return body
 
 

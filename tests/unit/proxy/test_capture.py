@@ -233,11 +233,11 @@ async def test_a_capture_ends_with_its_number_of_exchanges_and_the_gateway_is_as
         for number in range(4):
             await harness.ask(get(f"/{number}"))
         await until(lambda: capturing.ended)
-        assert capturing.ended == ["count"] and capturing.paths() == ["/0", "/1"] and running_one.kept == 2
+        assert capturing.ended == ["count"] and capturing.paths() == ["/0", "/1"] and running_one.recorded == 2
         assert is_untouched(harness)
         found = capturing.captures.describe()
         assert (found["is_on"], found["ends_in_s"], found["exchanges"]) == (False, None, 2)
-        assert list(capturing.captures.kept()) == capturing.kept
+        assert list(capturing.captures.exchanges()) == capturing.kept
 
 
 async def test_a_capture_ends_when_its_memory_is_full_and_the_next_is_refused(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ async def test_a_capture_ends_when_its_memory_is_full_and_the_next_is_refused(tm
         assert capturing.ended == ["size"] and 0 < len(capturing.kept) < 5
         with pytest.raises(CaptureRefused, match="relayd capture delete, or raise --size"):
             capturing.start(bytes=100_000)
-        for one in list(capturing.captures.kept()):
+        for one in list(capturing.captures.exchanges()):
             capturing.captures.delete(one)
             capturing.captures.delete(one)  # the second time, nothing is left to delete
         assert capturing.used_bytes == 0
@@ -326,7 +326,7 @@ async def test_what_is_kept_is_deleted_after_its_time(tmp_path: Path) -> None:
         capturing.start(keep_s=0.001)
         await harness.ask(get("/goes"))
         await until(lambda: len(capturing.kept) == 2 and capturing.captures.describe()["exchanges"] == 1)
-        (left,) = capturing.captures.kept()
+        (left,) = capturing.captures.exchanges()
         assert left.record["path"] == "/stays" and capturing.used_bytes == left.size_bytes
         assert capturing.kept[1].is_dropped and left.expires_s > clock.monotonic()
 
@@ -388,7 +388,7 @@ async def test_an_exchange_that_cannot_be_masked_is_not_kept_and_the_capture_end
             monkeypatch.setattr(Masks, "target", broken)
             assert (await harness.ask(get()))[1] == b"ok"
             await until(lambda: capturing.ended)
-        assert capturing.ended == ["count"] and not capturing.kept and running_one.kept == 0
+        assert capturing.ended == ["count"] and not capturing.kept and running_one.recorded == 0
         assert capturing.used_bytes == 0 and "broken" in caplog.text and is_untouched(harness)
 
 
@@ -416,7 +416,7 @@ async def test_a_replay_is_captured_for_itself_and_kept_by_nobody(tmp_path: Path
         assert copy.record["replay_of"] == first.id and copy.id == copy.record["id"] != first.id
         assert bytes(copy.body.head) == b"the body" == endpoints.asked[1][2]
         assert bytes(copy.attempts[0].body.head) == b"the body"
-        assert list(capturing.captures.kept()) == [first] and is_untouched(harness) is not is_on
+        assert list(capturing.captures.exchanges()) == [first] and is_untouched(harness) is not is_on
         copy.drop()
         assert capturing.used_bytes == first.size_bytes
 

@@ -35,7 +35,7 @@ def test_of_a_longer_body_the_beginning_and_the_end_are_kept(piece: int) -> None
     finished(body)
     assert bytes(body.head) == data[:1000] and bytes(body.tail) == data[-1000:]
     assert body.missing == len(data) - 2000 and body.size == len(data)
-    assert allowance.used_bytes == body.kept_bytes <= 2000 + 16 * MAX_PIECES
+    assert allowance.used_bytes == body.stored_bytes <= 2000 + 16 * MAX_PIECES
     body.release()
     assert allowance.used_bytes == 0 and body.missing == body.size
 

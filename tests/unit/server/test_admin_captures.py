@@ -103,7 +103,7 @@ async def opened(tmp_path: Path, script: Script = answering) -> AsyncIterator[Sc
     async with running(tmp_path, script, listener='trusted_proxies: ["127.0.0.1"]') as harness:  # its request ids are kept
         scene = Scene(harness)
         yield scene
-        for one in list(scene.captures.kept()):
+        for one in list(scene.captures.exchanges()):
             scene.captures.delete(one)
         assert scene.captures.describe() == {"is_on": False, "ends_in_s": None, "exchanges": 0, "bytes": 0}
         assert harness.gateway.observer is None
@@ -253,7 +253,7 @@ async def test_a_capture_ends_with_its_client(tmp_path: Path) -> None:
         assert scene.captures.running is None and '"client"' not in started.responder.written.decode()
         await scene.h.ask(get("/after"))
         await scene.h.accounted(1)
-        assert started.responder.written == written and not list(scene.captures.kept())
+        assert started.responder.written == written and not list(scene.captures.exchanges())
         assert "Its client has left" in scene.h.log_output.getvalue()
         started.handler.unhold()
 
@@ -302,7 +302,7 @@ async def test_a_slow_client_that_gets_room_goes_on(tmp_path: Path) -> None:
         await scene.h.ask(get("/0"))
         await started.captured(1)
         await scene.h.ask(get("/1"))
-        await until(lambda: len(list(scene.captures.kept())) == 2)
+        await until(lambda: len(list(scene.captures.exchanges())) == 2)
         started.responder.has_room = True
         started.handler.unhold()
         assert len(await started.captured(2)) == 2
@@ -322,7 +322,7 @@ async def test_who_may_see_and_change(tmp_path: Path, method: str, path: str, op
     async with opened(tmp_path) as scene:
         await scene.capture(get("/x", "X-Request-ID: abc"))
         assert (await scene.ask(method, path, {"all": True}, **options))[0] == wanted
-        assert len(list(scene.captures.kept())) == 1 and scene.captures.running is None
+        assert len(list(scene.captures.exchanges())) == 1 and scene.captures.running is None
 
 
 async def test_a_client_that_has_left_gets_nothing(tmp_path: Path) -> None:
@@ -455,5 +455,5 @@ async def test_kept_exchanges_expire(tmp_path: Path) -> None:
     async with opened(tmp_path) as scene:
         began = clock.monotonic()
         await scene.capture(get("/x"), keep_s=0.1)
-        await until(lambda: not list(scene.captures.kept()))
+        await until(lambda: not list(scene.captures.exchanges()))
         assert clock.monotonic() - began >= 0.1 and (await scene.ask("GET", "/captures"))[1]["captures"] == []
