@@ -210,7 +210,7 @@ def relay(back: Upstream, copies: Upstream, tmp_path_factory: pytest.TempPathFac
              "protocol": "openai_responses"},
             {"name": "models", "match": {"prefix": "/v1/"}, "upstream": "by_model", "protocol": "openai_chat"},
             {"name": "upgraded", "match": {"prefix": "/upgraded/"}, "upstream": "up", "upgrade": True},
-            {"name": "all", "match": {"prefix": "/"}, "upstream": "up"},
+            {"name": "all", "match": {"prefix": "/"}, "upstream": "up", "tells_attempts": True},  # annotates heads
         ],
     }
     environment = {"PYTHONPATH": str(top), "FAULTY": "gold"}
