@@ -192,6 +192,8 @@ def read_spend(path: str, since: str, until: str) -> Iterator[Row]:
     """The rows of these days, both included, read without changing the file. Raises sqlite3.Error."""
     file = sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, timeout=WAIT_S)
     with contextlib.closing(file):
+        if file.execute("PRAGMA user_version").fetchone()[0] == 0:
+            return  # created on a full disk: it has no tables yet
         columns = ", ".join((*KEYS, *SUMS) if _has_added(file) else (*KEYS, *SUMS[:-1], "0"))
         found = file.execute(f"SELECT {columns} FROM spend WHERE day >= ? AND day <= ? ORDER BY day", (since, until))
         for row in found:

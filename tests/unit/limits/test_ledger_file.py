@@ -40,6 +40,11 @@ def test_days_are_selected_with_both_ends(path: str) -> None:
     file.close()
 
 
+def test_a_file_that_was_created_on_a_full_disk_has_no_spend_yet(path: str) -> None:
+    Path(path).touch()
+    assert rows(path) == []
+
+
 def test_a_file_of_an_earlier_version_is_read_and_gets_the_new_column(path: str) -> None:
     file = LedgerFile(path)
     file.write([(KEY, ONE)], ())
