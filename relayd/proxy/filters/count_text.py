@@ -52,7 +52,7 @@ class CountText(Filter):
 
     def account(self, record: Record) -> None:
         """Count what is not counted yet if the tokens were not reported."""
-        if record.usage is None:
+        if self._first and record.usage is None:
             self._count_first()
 
     def _count_first(self) -> None:

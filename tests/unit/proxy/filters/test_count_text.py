@@ -76,6 +76,16 @@ def test_a_response_in_one_piece_is_counted_at_its_end_if_it_reports_no_tokens(u
         assert ai_request.output_characters == characters
 
 
+@pytest.mark.parametrize("pieces", range(1, 40))
+def test_a_stream_that_is_cut_after_any_piece_has_a_count(pieces: int) -> None:
+    """Between two pieces that are counted as well, where some bytes are not counted yet."""
+    count, ai_request = filter_of()
+    for _ in range(pieces):
+        count.process(event(choices=[{"delta": {"content": "four"}}]))
+    count.account(Record())
+    assert 4 * max(1, pieces - 8) <= ai_request.output_characters <= 4 * pieces
+
+
 def test_names_and_numbers_are_no_text() -> None:
     assert counted(event(id="chatcmpl-1", model="content", content=None, delta={"role": "assistant"}, text=7)) == 0
 
