@@ -92,7 +92,7 @@ def test_an_upgrade_loses_no_stream_and_no_newcomer(kept: Relay, upstream: Upstr
         thread.start()
         upgraded = cli("upgrade", "-c", str(kept.file))
         assert upgraded.returncode == 0, upgraded.stderr
-        until(lambda: kept.status()["pid"] != old)
+        kept.wait_replaced(old)
         new = kept.status()["pid"]
         assert sorted(children(kept.pid)) == sorted([old, new])
         late = idle.ask(request(b"/quick"))  # a connection of the old process is still answered, once

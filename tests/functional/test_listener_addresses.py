@@ -62,7 +62,7 @@ def reload(relay: Relay) -> None:
 def upgrade(relay: Relay) -> None:
     old = relay.status()["pid"]
     os.kill(relay.pid, signal.SIGUSR2)
-    until(lambda: relay.status()["pid"] != old)
+    relay.wait_replaced(old)
 
 
 def answered(port: int) -> set[str]:

@@ -267,7 +267,7 @@ def test_a_session_survives_an_upgrade(backends: dict[str, Upstream], folder: Pa
         assert browser.ask("PUT", document={"a": 1})[0] == 201
         before = relay.status()["pid"]
         os.kill(relay.pid, signal.SIGUSR2)
-        until(lambda: relay.status()["pid"] != before)
+        relay.wait_replaced(before)
         assert browser.ask("PATCH", document={"b": 2})[2] == {"a": 1, "b": 2}
 
 

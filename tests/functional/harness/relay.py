@@ -197,6 +197,17 @@ class Relay:
         result: dict[str, Any] = json.loads(body)
         return result
 
+    def wait_replaced(self, pid: int) -> None:
+        """Wait until another process than this one answers. A request that arrives while the old process ends may be closed
+        without an answer; it is asked again."""
+        end = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(Closed):
+                if self.status()["pid"] != pid:
+                    return
+            assert time.monotonic() < end, f"process {pid} was not replaced"
+            time.sleep(0.02)
+
     def exchanges(self) -> int:
         """How many exchanges are in flight."""
         found = self.status().get("exchanges", [])
