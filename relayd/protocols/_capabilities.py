@@ -166,7 +166,7 @@ def _family_of(api: Api, model: str) -> ModelFamily:
 
 
 def _by_pattern(*rows: tuple[str, ModelFamily]) -> tuple[tuple[re.Pattern[str], ModelFamily], ...]:
-    return tuple((re.compile(pattern, re.IGNORECASE), family) for pattern, family in rows)
+    return tuple((lazy_regex(pattern, re.IGNORECASE), family) for pattern, family in rows)
 
 
 # ---- OpenAI's two APIs, which many others imitate

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from relayd.lazy_regex import lazy_regex
 from relayd.protocols import _json
 from relayd.protocols._frames import OVERLAP, last_frame_end, split_frames
 from relayd.protocols.dialect import TapFormat
@@ -54,8 +55,8 @@ class _Patterns:
         colon = _WHITESPACE + b":" + _WHITESPACE
         values = b"(?:" + b"|".join(value.encode() for value in tap.finish_values) + b')"' if tap.finish_values else b""
         # Usage or a finish reason with a value, or an error. Most pieces of a stream have none of them, or have null.
-        self.facts = _with_value(tap.usage_key, tap.finish_key, _ERROR_KEY)
-        self.facts_or_model = _with_value(tap.usage_key, tap.finish_key, tap.model_key, _ERROR_KEY)
+        self.facts = re.compile(_with_value(tap.usage_key, tap.finish_key, _ERROR_KEY))
+        self.facts_or_model = re.compile(_with_value(tap.usage_key, tap.finish_key, tap.model_key, _ERROR_KEY))
         self.usage = re.compile(usage + colon + (rb"\{" if tap.usage_is_object else b""))
         self.finish = re.compile(finish + colon + b'"' + values)
         self.model = re.compile(model + colon + b'"')
@@ -67,13 +68,13 @@ class _Patterns:
         self.finish_value = None if tap.finish_values else re.compile(finish + colon + _STRING)
 
 
-def _with_value(*keys: str) -> re.Pattern[bytes]:
-    """Matches a text that is one of these, unless it is a member whose value is null."""
+def _with_value(*keys: str) -> bytes:
+    """An expression that matches a text that is one of these, unless it is a member whose value is null."""
     names = b"|".join(key.encode() for key in keys)
-    return re.compile(b'"(?:' + names + b')"(?!' + _WHITESPACE + b":" + _WHITESPACE + b"null)")
+    return b'"(?:' + names + b')"(?!' + _WHITESPACE + b":" + _WHITESPACE + b"null)"
 
 
-_find_error = _with_value(_ERROR_KEY).search
+_ERROR = lazy_regex(_with_value(_ERROR_KEY))
 _patterns = functools.cache(_Patterns)
 
 
@@ -142,9 +143,9 @@ class Tap:
         Empty if nothing does."""
         if not self._is_plain:
             rest = bytes(self._buffer)  # the last frame may lack its blank line
-            return (self._error_frames if _find_error(rest) is None else rest + b"\n\n"), True
+            return (self._error_frames if _ERROR.search(rest) is None else rest + b"\n\n"), True
         is_whole = self._size <= MAX_PLAIN_BYTES
-        return (bytes(self._buffer) if is_whole and _find_error(self._buffer) is not None else b""), False
+        return (bytes(self._buffer) if is_whole and _ERROR.search(self._buffer) is not None else b""), False
 
     # ---- bytes
 
@@ -210,7 +211,7 @@ class Tap:
             self._usage_frames = frames
         if patterns.finish.search(frames) is not None:
             self._finish_frames = frames
-        if _find_error(frames) is not None:
+        if _ERROR.search(frames) is not None:
             self._error_frames = frames
 
     def _frames_end(self, data: bytes | bytearray, known: int) -> int:
@@ -325,7 +326,7 @@ def observe_body(tap_format: TapFormat, body: bytes) -> Observed:
 
 def may_report_failure(body: bytes) -> bool:
     """True if a complete plain body must be read to know whether it reports a failure."""
-    return len(body) <= MAX_PLAIN_BYTES and _find_error(body) is not None
+    return len(body) <= MAX_PLAIN_BYTES and _ERROR.search(body) is not None
 
 
 class _Inflater:

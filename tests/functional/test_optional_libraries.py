@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ USES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("library", USES)
 def test_a_reload_finds_a_library_that_was_installed_after_the_start(library: str, folder: Path) -> None:
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"needs {library}")
+    pytest.importorskip(library, reason=f"{library} is not installed")  # each is only suggested
     site, secret = folder / "site", folder / "secret"
     site.mkdir()
     (site / "sitecustomize.py").write_text(SITE)

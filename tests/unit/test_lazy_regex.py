@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -56,6 +58,33 @@ def test_a_second_use_calls_the_compiled_method() -> None:
     first = lazy.match
     assert lazy.match is first
     assert getattr(first, "__self__", None) == re.compile("a second use")
+
+
+IMPORT = """
+import importlib, pkgutil, re, sys
+
+compiled, compile_ = [], re.compile
+
+def noted(pattern, flags=0):
+    caller = sys._getframe(1)
+    compiled.append(f"{caller.f_globals['__name__']}:{caller.f_lineno}")
+    return compile_(pattern, flags)
+
+re.compile = noted
+import relayd
+for module in pkgutil.walk_packages(relayd.__path__, "relayd."):
+    try:
+        importlib.import_module(module.name)
+    except ImportError:  # an optional library is missing
+        pass
+print(*(one for one in compiled if one.startswith("relayd.")))
+"""
+
+
+def test_no_module_compiles_an_expression_when_it_is_imported() -> None:
+    """Nor does a function that it calls meanwhile."""
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_all_expressions_of_the_modules_can_be_compiled() -> None:

@@ -170,7 +170,8 @@ def test_a_lock_is_told_although_the_thread_comes_late_to_meet_it(path: pathlib.
         if busy.is_set():
             time.sleep(2 * ANSWER_WAIT_S)
 
-    # Only while the thread runs no statement: sqlite3 takes the connection's mutex for this with the GIL held, and a
+    # The thread is slower than the loop's patience: what sleeps is the simulated thread, nothing waits for a result.
+    # Set only while the thread runs no statement: sqlite3 takes the connection's mutex for this with the GIL held, and a
     # statement that calls back waits for the GIL with the mutex held.
     store._file._file.set_trace_callback(come_late)
     with held(path):
